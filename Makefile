@@ -1,0 +1,71 @@
+# `make` alone lists the targets. Everything is kept inside the checkout (.venv, .tools, .dcp)
+# and the user's cache; after the first time no target needs the network.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
+UV_VERSION := 0.13.9
+UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+BIN := .venv/bin
+DATA ?= .dcp
+
+
+.PHONY: help setup run test test-fast check format docs lock bench bench-landing bench-freshness clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: .venv/.ready  ## create .venv with exactly the locked packages
+
+.venv/.ready: requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed: install it (for example 'apt install python3.11 python3.11-venv') and run make again."; exit 1; fi
+	@if ! command -v uv >/dev/null 2>&1 && [ ! -x .tools/bin/uv ]; then \
+		echo "uv is missing: installing uv $(UV_VERSION) into .tools"; \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv==$(UV_VERSION) 2>/dev/null \
+		|| { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION); } \
+		|| { echo "Neither pip nor venv works with $(PYTHON): install them (for example 'apt install python3-pip python3-venv') and run make again."; exit 1; }; fi
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	@$(UV) pip sync --require-hashes --python $(BIN)/python requirements.lock
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+run: setup  ## start the whole stack, bring real events through it, stay up until Ctrl-C
+	@exec $(BIN)/dcp demo --data-dir $(DATA)
+
+test: setup  ## all tests, on real Kafka, Dagster, DuckDB and Trino
+	$(BIN)/dcp stack fetch --with trino
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-fast: setup  ## the tests that start no process
+	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow"
+
+check: setup  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup  ## write the reference pages that follow from the code
+	$(BIN)/python -m dc_platform.reference
+
+lock:  ## resolve the dependencies anew into requirements.lock (hashes, every platform)
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --group dev --upgrade --quiet pyproject.toml --output-file requirements.lock
+
+bench: setup  ## every benchmark of `dcp bench`
+	$(BIN)/dcp bench all
+
+bench-landing: setup  ## Kafka into bronze and silver, beside the plain loop
+	$(BIN)/dcp bench landing
+
+bench-freshness: setup  ## from the ack to the query
+	$(BIN)/dcp bench freshness
+
+clean:  ## remove what setup made (keeps .dcp, the data)
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache
