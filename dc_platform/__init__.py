@@ -1,0 +1,16 @@
+"""The data collection platform; read the folders in the order of `STAGES`.
+
+    gateway ──▶ broker ──▶ decode ──▶ landing ──▶ lake ──▶ serving
+    accepts     Kafka,     records    batches     Delta    answers, from the
+    events      the        to judged  to commits, tables   tables and from what
+                write-     columns    each event           has not landed yet
+                ahead log             once
+
+Beside the way of the data: `contracts` (what an event is), `registry` (who may
+send, who holds a lease), `orchestration` (Dagster over all of it), `stack` (the
+parts on one machine), `demo`, `bench` and `cli`.
+"""
+
+__version__ = "0.1.0"
+
+STAGES = ("gateway", "broker", "decode", "landing", "lake", "serving", "orchestration")

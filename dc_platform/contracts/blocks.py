@@ -1,0 +1,88 @@
+"""Kafka records are blocks: one record holds one event or many. Its headers say what it is.
+
+The gateway writes NDJSON blocks of accepted events, and Arrow blocks of rejected ones, each with a
+`dcp-block` header. A record without that header was written by a stranger and is judged when read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+NDJSON = "application/x-ndjson"
+JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+
+CONTENT_TYPE = "content-type"
+VERDICT = "dcp-verdict"
+TENANT = "dcp-tenant"
+SCHEMA_VERSION = "dcp-schema-version"
+BLOCK = "dcp-block"
+COUNTS = "dcp-counts"
+BATCH = "dcp-batch"
+
+VALID = "valid"
+REJECTED = "rejected"
+
+DEFAULT_TENANT = "default"
+DEFAULT_SCHEMA_VERSION = "1"
+
+
+class BlockId(NamedTuple):
+    """A block's identity: which gateway, which start of it, which block since then."""
+
+    gateway: str
+    boot: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.gateway}/{self.boot}/{self.number}"
+
+
+def media_type(headers: Mapping[str, bytes]) -> str:
+    """The media type that a record names, without parameters; empty when it names none."""
+    return headers.get(CONTENT_TYPE, b"").split(b";")[0].strip().decode("latin-1").lower()
+
+
+def holds_events(headers: Mapping[str, bytes]) -> bool:
+    """Whether the headers are those of a gateway's block of accepted events."""
+    return _is_block(headers, VALID, NDJSON)
+
+
+def holds_rejects(headers: Mapping[str, bytes]) -> bool:
+    """Whether the headers are those of a gateway's block of rejected events."""
+    return _is_block(headers, REJECTED, ARROW)
+
+
+def _is_block(headers: Mapping[str, bytes], verdict: str, content_type: str) -> bool:
+    return (
+        BLOCK in headers
+        and headers.get(VERDICT) == verdict.encode()
+        and media_type(headers) == content_type
+    )
+
+
+def block_headers(
+    block: BlockId,
+    *,
+    content_type: str,
+    verdict: str,
+    tenant: str,
+    counts: dict[str, int],
+    schema_version: str = DEFAULT_SCHEMA_VERSION,
+    batch_id: str | None = None,
+) -> list[tuple[str, bytes]]:
+    """The headers of a gateway's block. `counts` is events per source: the ledger's own count."""
+    headers = [
+        (CONTENT_TYPE, content_type.encode()),
+        (VERDICT, verdict.encode()),
+        (TENANT, tenant.encode()),
+        (SCHEMA_VERSION, schema_version.encode()),
+        (BLOCK, str(block).encode()),
+        (COUNTS, msgspec.json.encode(counts)),
+    ]
+    if batch_id:
+        headers.append((BATCH, batch_id.encode()))
+    return headers

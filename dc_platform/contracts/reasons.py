@@ -1,0 +1,48 @@
+"""The typed reasons for which an event can be rejected.
+
+A reason is part of the API (`errors[].code`), of `silver.quarantine.reason` and of the docs: a name
+is never reused for something else. Each has a sentence that says what to do.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an event, or a whole body, was rejected."""
+
+    MALFORMED_JSON = "malformed_json"
+    NOT_UTF8 = "not_utf8"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    VALUE_OUT_OF_RANGE = "value_out_of_range"
+    TOO_DEEP = "too_deep"
+    EVENT_TOO_LARGE = "event_too_large"
+    BODY_TOO_LARGE = "body_too_large"
+    BAD_COMPRESSION = "bad_compression"
+    TIMESTAMP_IN_FUTURE = "timestamp_in_future"
+    UNKNOWN_SOURCE = "unknown_source"
+    SOURCE_MISMATCH = "source_mismatch"
+    UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
+    UNDECODABLE_BLOCK = "undecodable_block"
+
+
+REMEDIES: dict[Reason, str] = {
+    Reason.MALFORMED_JSON: "Send RFC 8259 JSON: no trailing commas, no NaN, no comments.",
+    Reason.NOT_UTF8: "Encode the body as UTF-8.",
+    Reason.NOT_AN_OBJECT: "Send each event as a JSON object.",
+    Reason.MISSING_FIELD: "Add the field that the message names.",
+    Reason.WRONG_TYPE: "Give the field that the message names the type that it names.",
+    Reason.VALUE_OUT_OF_RANGE: "Keep the value within the bound that the message names.",
+    Reason.TOO_DEEP: "Nest the payload less deeply.",
+    Reason.EVENT_TOO_LARGE: "Make the event smaller, or raise DCP_MAX_EVENT_BYTES.",
+    Reason.BODY_TOO_LARGE: "Split the body, or raise DCP_MAX_BODY_BYTES.",
+    Reason.BAD_COMPRESSION: "Compress the body as its Content-Encoding header says.",
+    Reason.TIMESTAMP_IN_FUTURE: "Set the sender's clock, or raise DCP_FUTURE_LIMIT_SECONDS.",
+    Reason.UNKNOWN_SOURCE: "Register the source first: dcp source create NAME --type SERVER.",
+    Reason.SOURCE_MISMATCH: "Send events with the key of their own source.",
+    Reason.UNSUPPORTED_CONTENT_TYPE: (
+        "Send application/json, application/x-ndjson or application/vnd.apache.arrow.stream."
+    ),
+    Reason.UNDECODABLE_BLOCK: "Write an Arrow IPC stream with the columns of docs/api.md.",
+}

@@ -1,0 +1,124 @@
+"""Shared pieces of the readers: per-record columns, row lists, and the judged table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dc_platform.broker.records import Record
+from dc_platform.contracts import blocks
+from dc_platform.contracts.tables import JUDGED
+
+Indices = npt.NDArray[np.int64]
+_counts = msgspec.json.Decoder(dict[str, int])
+
+
+class KnownSources(Protocol):
+    """Which sources exist, as an append-only history."""
+
+    def tenant_of(self, source_id: str, at_ms: int) -> str | None:
+        """The tenant of a source that was registered at `at_ms`, else None."""
+        ...
+
+
+class AnySource:
+    """Accepts every source into the default tenant (`DCP_UNKNOWN_SOURCES=accept`)."""
+
+    def tenant_of(self, source_id: str, at_ms: int) -> str | None:
+        """Always the default tenant."""
+        return blocks.DEFAULT_TENANT
+
+
+def header(name: str) -> Callable[[Record], str | None]:
+    """Reads a header of a record as text; None when it is missing or not text."""
+
+    def read(record: Record) -> str | None:
+        value = record.headers.get(name)
+        return None if value is None else value.decode("utf-8", "replace")
+
+    return read
+
+
+def per_record(values: Sequence[Any], rows: Indices) -> pa.Array:
+    """A string column whose row i has the value of record `rows[i]`, dictionary-encoded."""
+    encoded = pa.array(values, pa.string()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(encoded.indices.take(pa.array(rows)), encoded.dictionary)
+
+
+def constant(value: str | None, size: int) -> pa.Array:
+    """A dictionary-encoded column with one value."""
+    if value is None:
+        return pa.nulls(size, pa.dictionary(pa.int32(), pa.string()))
+    return pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(size, np.int32)), pa.array([value], pa.string())
+    )
+
+
+def record_columns(
+    records: Sequence[Record], rows: Indices, indexes: Indices, topic_id: str
+) -> dict[str, pa.Array]:
+    """The columns that come from the record and the event's position in it."""
+    take = pa.array(rows)
+    address = {
+        "topic_id": constant(topic_id, len(rows)),
+        "kafka_partition": pa.array([r.partition for r in records], pa.int32()).take(take),
+        "kafka_offset": pa.array([r.offset for r in records], pa.int64()).take(take),
+        "kafka_index": pa.array(indexes.astype(np.int32)),
+        "kafka_timestamp": milliseconds(
+            pa.array([r.timestamp_ms for r in records], pa.int64()).take(take)
+        ),
+    }
+    if not any(r.headers for r in records):
+        return address
+    return address | _header_columns(records, rows)
+
+
+def _header_columns(records: Sequence[Record], rows: Indices) -> dict[str, pa.Array]:
+    # Only what was read as a gateway's block has a block's identity: bronze alone must tell how a
+    # record was read (landing.rebuild).
+    ours = [blocks.holds_events(r.headers) or blocks.holds_rejects(r.headers) for r in records]
+    block = [header(blocks.BLOCK)(r) if o else None for r, o in zip(records, ours, strict=True)]
+    counts = [_count(r) if o else None for r, o in zip(records, ours, strict=True)]
+    return {
+        "content_type": per_record([header(blocks.CONTENT_TYPE)(r) for r in records], rows),
+        "block_id": per_record(block, rows),
+        "block_events": pa.array(counts, pa.int32()).take(pa.array(rows)),
+        "batch_id": per_record([header(blocks.BATCH)(r) for r in records], rows),
+    }
+
+
+def _count(record: Record) -> int | None:
+    try:
+        total = sum(_counts.decode(record.headers.get(blocks.COUNTS, b"")).values())
+    except msgspec.DecodeError:
+        return None
+    return total if 0 <= total < 2**31 else None
+
+
+def milliseconds(values: pa.Array) -> pa.Array:
+    """Epoch milliseconds as UTC timestamps; the caller has checked the range."""
+    return pc.multiply(values, 1000).cast(JUDGED.field("event_time").type)
+
+
+def judged_table(columns: dict[str, Any], size: int) -> pa.Table:
+    """A table with the columns of `JUDGED`; missing ones are null. Strings may be dictionaries."""
+    arrays = []
+    names = []
+    for field in JUDGED:
+        array = columns.get(field.name)
+        if array is None:
+            array = pa.nulls(size, field.type)
+        names.append(field.name)
+        arrays.append(array)
+    return pa.table(arrays, names=names)
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """`table` in the exact types of `JUDGED`, so that tables of several readers can be joined."""
+    return table.cast(JUDGED)

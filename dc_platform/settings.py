@@ -1,0 +1,145 @@
+"""Every setting of the platform, read from the environment (`DCP_…`) once per process.
+
+This module is the only reader of the environment. The description of each field is its
+documentation: docs/settings.md is generated from it (`dcp docs settings`), and a test fails when
+the page is stale.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings with the design's figures as defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="DCP_", frozen=True, extra="ignore")
+
+    # --- where things are ---
+    data_dir: Path = Field(Path(".dcp"), description="Directory of a local stack.")
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port,….")
+    topic: str = Field("events-raw", description="Kafka topic that is the write-ahead log.")
+    topic_partitions: int = Field(
+        4, ge=1, description="Partitions of the topic when the platform creates it."
+    )
+    topic_replication: int = Field(
+        1, ge=1, description="Replicas of the topic when the platform creates it (3 in production)."
+    )
+    lake_uri: str = Field("", description="Root of the lake; empty: DCP_DATA_DIR/lake.")
+    registry_url: str = Field(
+        "", description="SQLAlchemy URL of the registry; empty: SQLite in DCP_DATA_DIR."
+    )
+
+    # --- gateway ---
+    gateway_id: str = Field(
+        "gateway-1", description="Name of this gateway instance; part of every block's identity."
+    )
+    max_body_bytes: int = Field(
+        10 * 2**20, ge=1024, description="Largest body as sent, in bytes; above it: 413."
+    )
+    max_decompressed_bytes: int = Field(
+        64 * 2**20, ge=1024, description="Largest body after decompression, in bytes; above: 413."
+    )
+    max_event_bytes: int = Field(
+        2**20, ge=1024, description="Largest event in bytes; a larger one is rejected and kept."
+    )
+    batch_events: int = Field(1000, ge=1, description="Events per Kafka block (design 6.1).")
+    batch_wait_ms: int = Field(
+        100, ge=0, description="Longest wait of an event for its block to fill (design 6.1)."
+    )
+    ack_timeout_seconds: float = Field(
+        10.0, gt=0, description="Longest wait for Kafka's acknowledgement; after it: 503."
+    )
+    breaker_failures: int = Field(
+        5, ge=1, description="Failures in a row that open the circuit to Kafka (design 6.8)."
+    )
+    breaker_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Longest time the circuit stays open (design 6.8); it closes as soon as a probe"
+        " of the broker succeeds.",
+    )
+    queue_events: int = Field(
+        10_000, ge=1, description="Events waiting for Kafka in one gateway (design 6.9)."
+    )
+    queue_slowdown: float = Field(
+        0.8, gt=0, le=1, description="Fill of the queue from which on requests slow (design 6.9)."
+    )
+    queue_slow_rate: int = Field(
+        1000, ge=1, description="Requests per second let in while the queue is that full (6.9)."
+    )
+    future_limit_seconds: int = Field(
+        3600, ge=0, description="How far a timestamp may lie ahead of its receipt (design 6.10)."
+    )
+    registry_refresh_seconds: float = Field(
+        2.0, gt=0, description="How soon a new or revoked key is known to a gateway."
+    )
+
+    # --- landing ---
+    unknown_sources: Literal["quarantine", "accept"] = Field(
+        "quarantine",
+        description="What happens to records of sources that are not registered; accept: benches.",
+    )
+    landing_rows: int = Field(200_000, ge=1, description="Commit when a batch has so many events.")
+    landing_bytes: int = Field(
+        128 * 2**20, ge=1, description="Commit when a batch has so many bytes."
+    )
+    landing_seconds: float = Field(
+        1.0, gt=0, description="Commit when the oldest event of a batch has waited so long."
+    )
+    landing_run_minutes: float = Field(
+        10.0, gt=0, description="Age at which a landing run is handed over to a successor."
+    )
+    landing_report_seconds: float = Field(
+        30.0, gt=0, description="How often a landing run reports to Dagster."
+    )
+    lease_stale_seconds: float = Field(
+        10.0, gt=1, description="Age at which an unrenewed lease may be taken."
+    )
+    identity_memory_mb: int = Field(
+        512,
+        ge=8,
+        description="Memory for identities that duplicates are looked up in; past it: Parquet.",
+    )
+
+    # --- serving ---
+    tail_memory_mb: int = Field(
+        256, ge=8, description="Memory of the tail; older rows of it spill to disk."
+    )
+    tail_disk_mb: int = Field(
+        20_480, ge=8, description="Disk of the tail; past it answers say complete: false."
+    )
+    query_memory_mb: int = Field(1024, ge=64, description="Memory of all queries of a process.")
+    query_timeout_seconds: float = Field(60.0, gt=0, description="Longest run of one query.")
+    query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
+
+    # --- all parts ---
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level that is logged."
+    )
+
+    @property
+    def lake(self) -> str:
+        """Root of the lake: a directory or a URI."""
+        return self.lake_uri or str((self.data_dir / "lake").absolute())
+
+    @property
+    def registry(self) -> str:
+        """SQLAlchemy URL of the registry."""
+        return self.registry_url or f"sqlite:///{(self.data_dir / 'registry.db').absolute()}"
+
+    @property
+    def future_limit_ms(self) -> int:
+        """`future_limit_seconds` in milliseconds."""
+        return self.future_limit_seconds * 1000
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()
