@@ -1,0 +1,120 @@
+"""Data files: an Arrow table in, a Parquet file and its log statistics out."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dc_platform.contracts.tables import TableSpec
+from dc_platform.errors import StoreUnavailableError
+from dc_platform.lake.store import Lake
+
+# ZSTD level 1 costs 10 % of landing's speed against SNAPPY and saves 41 % of the bytes.
+COMPRESSION = "zstd"
+COMPRESSION_LEVEL = 1
+# DuckDB scans a row group per thread; groups of a million rows made needle queries 5 times slower.
+ROW_GROUP_ROWS = 122_880
+_READ_ROWS = 500_000
+# Ids, payloads and raw bytes hardly repeat: building a dictionary for them is work for nothing.
+_PLAIN_COLUMNS = frozenset({"event_id", "payload", "raw", "quarantine_id", "raw_sha256"})
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file that is written but not yet committed. `path` is relative to the table."""
+
+    path: str
+    size: int
+    rows: int
+    partition: date | None
+    stats: str
+    modified_ms: int
+
+
+def write_file(lake: Lake, spec: TableSpec, table: pa.Table, *, partition: date | None) -> DataFile:
+    """Write `table`, which has the columns of `spec.file_schema`, as one file of `spec`."""
+    name = f"part-{uuid.uuid4()}.parquet"
+    path = f"{spec.partition_by}={partition.isoformat()}/{name}" if partition else name
+    columns = [f.name for f in spec.file_schema if f.name not in _PLAIN_COLUMNS]
+    try:
+        with lake.output(spec, path) as sink:
+            pq.write_table(
+                table.select(spec.file_schema.names),
+                sink,
+                compression=COMPRESSION,
+                compression_level=COMPRESSION_LEVEL,
+                row_group_size=ROW_GROUP_ROWS,
+                use_dictionary=columns,
+                write_statistics=[*spec.statistics],
+                store_schema=False,
+                coerce_timestamps="us",
+            )
+            size = sink.tell()
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"writing {spec.name} failed: {error}; free space or repair the store, landing goes on"
+            " from where it stopped"
+        ) from error
+    return DataFile(
+        path=path,
+        size=size,
+        rows=len(table),
+        partition=partition,
+        # Without escapes: delta-rs 1.6 decodes `\ud840\udc00` to another character.
+        stats=json.dumps(statistics(table, spec.statistics), ensure_ascii=False),
+        modified_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def read_batches(
+    path: str, columns: Sequence[str], *, dictionaries: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Columns of a data file, in pieces; `dictionaries` come as the dictionaries they are stored as.
+
+    For columns that are needed whole and fast. Queries go through DuckDB.
+    """
+    try:
+        file = pq.ParquetFile(path, read_dictionary=list(dictionaries))
+        yield from file.iter_batches(
+            batch_size=_READ_ROWS, columns=list(columns), use_threads=False
+        )
+    except OSError as error:
+        raise StoreUnavailableError(f"reading {path} failed: {error}") from error
+
+
+def statistics(table: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
+    """The statistics of a file as the Delta protocol writes them."""
+    low: dict[str, Any] = {}
+    high: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    for name in columns:
+        column = table[name]
+        nulls[name] = column.null_count
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        bounds = pc.min_max(column).as_py()
+        if bounds["min"] is not None:
+            low[name] = _as_json(bounds["min"], up=False)
+            high[name] = _as_json(bounds["max"], up=True)
+    return {"numRecords": len(table), "minValues": low, "maxValues": high, "nullCount": nulls}
+
+
+def _as_json(value: Any, *, up: bool) -> Any:
+    """A bound in the log's form: times in milliseconds, rounded outwards."""
+    if not isinstance(value, datetime):
+        return value
+    value = value.astimezone(UTC)
+    excess = value.microsecond % 1000
+    if excess:
+        value += timedelta(microseconds=(1000 - excess) if up else -excess)
+    # Not strftime: it writes the year 900 with three digits, which no reader of the log takes.
+    return value.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

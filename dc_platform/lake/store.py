@@ -1,0 +1,67 @@
+"""Where the lake is, and how a table's directory is opened, created and written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable
+
+from dc_platform.contracts.tables import TableSpec
+from dc_platform.errors import StoreUnavailableError
+
+
+class Lake:
+    """The root of all tables: a local directory (S3-compatible stores come with requirement C6)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._fs = pafs.LocalFileSystem()
+
+    def uri_of(self, spec: TableSpec) -> str:
+        """The URI of a table."""
+        return f"{self.uri}/{spec.path}"
+
+    def exists(self, spec: TableSpec) -> bool:
+        """Whether the table was created."""
+        return DeltaTable.is_deltatable(self.uri_of(spec))
+
+    def ensure(self, spec: TableSpec) -> None:
+        """Create the table when it is missing; safe to call from several processes."""
+        if self.exists(spec):
+            return
+        try:
+            DeltaTable.create(
+                self.uri_of(spec),
+                schema=spec.columns,
+                mode="ignore",
+                partition_by=[spec.partition_by] if spec.partition_by else None,
+                name=spec.name,
+                description=spec.description,
+                configuration=spec.properties,
+                # Of several creators one writes version 0; rebased, each would write the metadata.
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except Exception as error:
+            if not self.exists(spec):
+                raise StoreUnavailableError(f"creating {spec.name} failed: {error}") from error
+
+    def output(self, spec: TableSpec, path: str) -> Any:
+        """An output stream for a new file of the table."""
+        full = f"{self.uri_of(spec)}/{path}"
+        self._fs.create_dir(str(Path(full).parent), recursive=True)
+        return self._fs.open_output_stream(full)
+
+    def remove(self, spec: TableSpec, path: str) -> None:
+        """Delete a file that was written and never committed."""
+        try:
+            self._fs.delete_file(f"{self.uri_of(spec)}/{path}")
+        except FileNotFoundError:
+            return
+
+
+def arrow_schema(spec: TableSpec) -> pa.Schema:
+    """The schema that the files of `spec` have."""
+    return spec.file_schema

@@ -1,0 +1,236 @@
+"""Commits and snapshots of one table.
+
+A commit carries the files and, per Kafka partition, the offset up to which they hold everything (a
+Delta `txn` action: app id → next offset). Both are in the table, or neither is.
+
+Two ways to commit:
+    exact=True   a compare-and-swap on the version: refused when the table moved since the snapshot
+    exact=False  rebased onto newer commits, refused only when one of them has the same app id
+Delta does not compare the value of a txn with the one before: callers read `txn` from the same
+snapshot that they commit from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from dc_platform.contracts.tables import TableSpec
+from dc_platform.errors import CommitConflictError, StoreUnavailableError
+from dc_platform.lake.parquet import DataFile
+from dc_platform.lake.store import Lake
+
+# Retries of a rebased commit; each is one attempt at a newer version.
+_REBASE_RETRIES = 30
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of one version of a table, with their statistics."""
+
+    version: int
+    actions: pa.Table
+    root: str
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Absolute paths of the live files."""
+        return [f"{self.root}/{path}" for path in self.actions["path"].to_pylist()]
+
+    def bounds(self, column: str) -> tuple[pa.Array, pa.Array]:
+        """(minimum, maximum) of `column` per file; null where the log has none."""
+        size = len(self.actions)
+        both = []
+        for side in ("min", "max"):
+            name = f"{side}.{column}"
+            both.append(
+                self.actions[name].combine_chunks()
+                if name in self.actions.column_names
+                else pa.nulls(size)
+            )
+        return both[0], both[1]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all live files."""
+        return sum(n or 0 for n in self.actions["num_records"].to_pylist())
+
+    def rows_by_partition(self, column: str = "ingest_date") -> dict[str, int]:
+        """Rows per value of the partition column."""
+        counts: dict[str, int] = {}
+        partitions = self.actions[f"partition.{column}"].to_pylist()
+        for partition, rows in zip(
+            partitions, self.actions["num_records"].to_pylist(), strict=True
+        ):
+            counts[str(partition)] = counts.get(str(partition), 0) + (rows or 0)
+        return counts
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all live files."""
+        return sum(self.actions["size_bytes"].to_pylist())
+
+
+class LakeTable:
+    """A table at a snapshot, which `refresh` and `commit` move forward. Not thread-safe."""
+
+    def __init__(self, lake: Lake, spec: TableSpec) -> None:
+        self.lake = lake
+        self.spec = spec
+        try:
+            self._delta = DeltaTable(lake.uri_of(spec))
+        except TableNotFoundError as error:
+            raise StoreUnavailableError(
+                f"table {spec.name} does not exist in {lake.uri}; landing creates it (dcp up)"
+            ) from error
+        except (DeltaError, OSError) as error:
+            raise StoreUnavailableError(f"opening {spec.name} failed: {error}") from error
+        self._schema = self._delta.schema()
+        self.uri = lake.uri_of(spec)
+
+    @property
+    def version(self) -> int:
+        """Version of the snapshot."""
+        return int(self._delta.version())
+
+    def refresh(self) -> int:
+        """Move to the newest version."""
+        try:
+            self._delta.update_incremental()
+        except (DeltaError, OSError) as error:
+            raise StoreUnavailableError(f"reading the log of {self.spec.name}: {error}") from error
+        return self.version
+
+    def txn(self, app_id: str) -> int | None:
+        """The offset that `app_id` last committed, in this snapshot."""
+        version = self._delta.transaction_version(app_id)
+        return None if version is None else int(version)
+
+    def snapshot(self) -> Snapshot:
+        """The live files of this version."""
+        actions = pa.table(self._delta.get_add_actions(flatten=True))
+        return Snapshot(self.version, actions, self.uri)
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Commits with their metadata, newest first."""
+        try:
+            return list(self._delta.history(limit))
+        except (DeltaError, OSError) as error:
+            raise StoreUnavailableError(f"reading the log of {self.spec.name}: {error}") from error
+
+    def commit(
+        self,
+        files: Sequence[DataFile],
+        *,
+        txns: Mapping[str, int],
+        exact: bool,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Append `files`; returns the new version.
+
+        Raises CommitConflictError when a newer commit forbids it, StoreUnavailableError when the
+        store failed: the commit may then exist nevertheless, which the txns tell after a refresh.
+        """
+        properties = CommitProperties(
+            custom_metadata=dict(metadata or {}),
+            max_commit_retries=0 if exact else _REBASE_RETRIES,
+            app_transactions=[Transaction(app, version) for app, version in txns.items()],
+        )
+        return self._write([_add(file, self.spec.partition_by) for file in files], properties)
+
+    def replace(
+        self, partition: date, files: Sequence[DataFile], *, metadata: Mapping[str, str]
+    ) -> int:
+        """Put `files` in place of all files of a partition; exact, as `commit` with exact=True."""
+        assert self.spec.partition_by is not None
+        rows = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
+        name = f"partition.{self.spec.partition_by}"
+        old = [_remove(r, self.spec.partition_by) for r in rows if r[name] == partition]
+        return self._write(
+            [*old, *(_add(file, self.spec.partition_by) for file in files)],
+            CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0),
+        )
+
+    def _write(
+        self, actions: Sequence[AddAction | RemoveAction], properties: CommitProperties
+    ) -> int:
+        try:
+            self._delta.create_write_transaction(
+                list(actions),
+                mode="append",
+                schema=self._schema,
+                partition_by=[self.spec.partition_by] if self.spec.partition_by else None,
+                commit_properties=properties,
+            )
+        except CommitFailedError as error:
+            raise CommitConflictError(f"{self.spec.name}: {error}") from error
+        except (DeltaError, OSError) as error:
+            raise StoreUnavailableError(f"commit to {self.spec.name} failed: {error}") from error
+        return self.refresh()
+
+
+def _remove(row: dict[str, Any], partition_by: str) -> RemoveAction:
+    value = row[f"partition.{partition_by}"]
+    return RemoveAction(
+        row["path"],
+        data_change=True,
+        deletion_timestamp=time.time_ns() // 1_000_000,
+        size=row["size_bytes"],
+        partition_values={partition_by: _partition_value(value)},
+    )
+
+
+def _add(file: DataFile, partition_by: str | None) -> AddAction:
+    values = {partition_by: _partition_value(file.partition)} if partition_by else {}
+    return AddAction(file.path, file.size, values, file.modified_ms, True, file.stats)
+
+
+def _partition_value(partition: date | None) -> str | None:
+    return partition.isoformat() if partition else None
+
+
+def sql_list(values: Iterable[str]) -> str:
+    """A DuckDB list literal of strings."""
+    return "[" + ", ".join("'" + v.replace("'", "''") + "'" for v in values) + "]"
+
+
+def table_sql(spec: TableSpec, snapshot: Snapshot) -> str:
+    """A SELECT of all columns of a table at a snapshot."""
+    if not snapshot.paths:
+        return empty_select(spec.columns)
+    names = ", ".join(spec.columns.names)
+    partitioned = "true" if spec.partition_by else "false"
+    return (
+        f"select {names} from read_parquet({sql_list(snapshot.paths)},"
+        f" hive_partitioning = {partitioned})"
+    )
+
+
+def empty_select(schema: pa.Schema) -> str:
+    """A DuckDB SELECT with the columns of `schema` and no rows."""
+    columns = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)
+    return f"select {columns} where false"
+
+
+def _sql_type(type_: pa.DataType) -> str:
+    if pa.types.is_timestamp(type_):
+        return "timestamptz"
+    if pa.types.is_map(type_):
+        return "map(varchar, varchar)"
+    names = {
+        "int32": "integer",
+        "int64": "bigint",
+        "double": "double",
+        "date32[day]": "date",
+        "binary": "blob",
+    }
+    return names.get(str(type_), "varchar")

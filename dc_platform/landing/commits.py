@@ -1,0 +1,351 @@
+"""Three commits that make one landing: bronze, quarantine, silver last.
+
+Silver's txn is the only truth about progress: where a run resumes, and the border of the union.
+A crash leaves bronze (and quarantine) ahead of it at most; the next run reads the same offsets again
+and each table drops what lies below its own txn. So every order of crashes gives each row once.
+
+Fencing: a run commits only from a snapshot in which silver's txn is where the run itself left it.
+Two runs that wake up with the same plan are told apart by the commits themselves: in bronze the same
+app id conflicts, in silver any newer version does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from dc_platform.broker.records import TopicInfo
+from dc_platform.contracts.tables import (
+    BRONZE_EVENTS,
+    LANDING_BORDER,
+    SILVER_EVENTS,
+    SILVER_QUARANTINE,
+    TableSpec,
+)
+from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
+from dc_platform.lake.border import write_border
+from dc_platform.lake.parquet import DataFile, write_file
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable, Snapshot
+from dc_platform.landing.batch import (
+    Batch,
+    Mask,
+    below,
+    bronze_rows,
+    is_valid,
+    mask_rows,
+    quarantine_rows,
+    scopes_of,
+    silver_rows,
+)
+from dc_platform.landing.identities import IdentityIndex, KeyMaker, Keys, first_of_each
+
+log = logging.getLogger(__name__)
+
+_CONFLICT_RETRIES = 20
+
+
+def app_id(spec: TableSpec, info: TopicInfo, partition: int) -> str:
+    """Key of a partition's offset in the table's log. A recreated topic starts at zero again."""
+    return f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}"
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What one landing did, in rows."""
+
+    received: int
+    landed: int
+    duplicates: int
+    rejected: int
+    silver_version: int
+    processed_at: datetime
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of the tables; of silver and quarantine by ingest date."""
+
+    bronze: int
+    silver: dict[str, int]
+    quarantine: dict[str, int]
+
+
+class Committer:
+    """Lands batches of one slot's partitions. Not thread-safe."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        info: TopicInfo,
+        partitions: list[int],
+        *,
+        identity_memory_mb: int,
+        owner: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reached: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        for spec in (BRONZE_EVENTS, SILVER_QUARANTINE, SILVER_EVENTS, LANDING_BORDER):
+            lake.ensure(spec)
+        self._lake = lake
+        self._info = info
+        self._partitions = partitions
+        self._owner = owner
+        self._clock = clock
+        self._reached = reached
+        self._bronze = LakeTable(lake, BRONZE_EVENTS)
+        self._quarantine = LakeTable(lake, SILVER_QUARANTINE)
+        self._silver = LakeTable(lake, SILVER_EVENTS)
+        maker = KeyMaker()
+        self._maker = maker
+        self._events = IdentityIndex(maker, id_column="event_id", memory_mb=identity_memory_mb)
+        self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
+        self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the newest versions as where this writer stands; only before its first batch."""
+        for table in (self._bronze, self._quarantine, self._silver):
+            table.refresh()
+        self._snapshot = self._silver.snapshot()
+        self._offsets = self._committed(self._silver, SILVER_EVENTS)
+
+    @property
+    def offsets(self) -> dict[int, int | None]:
+        """Partition → next offset to land; None when the partition never landed."""
+        return dict(self._offsets)
+
+    @property
+    def bronze_offsets(self) -> dict[int, int | None]:
+        """Partition → next offset of bronze, which is ahead of silver after a crash."""
+        return self._committed(self._bronze, BRONZE_EVENTS)
+
+    def _committed(self, table: LakeTable, spec: TableSpec) -> dict[int, int | None]:
+        return {p: table.txn(app_id(spec, self._info, p)) for p in self._partitions}
+
+    def begin(self, starts: Mapping[int, int]) -> None:
+        """Where reading begins in partitions that never landed: Kafka's oldest offset."""
+        bronze = self.bronze_offsets
+        for partition, offset in starts.items():
+            if self._offsets.get(partition) is None:
+                # Bronze may have landed the first records, and silver not yet.
+                self._offsets[partition] = offset if bronze.get(partition) is None else 0
+
+    def land(self, batch: Batch) -> Landed:
+        """Commit a batch to all tables. Raises FencedError when another run owns the partitions.
+
+        When the store fails the batch may be landed again: nothing is doubled.
+        """
+        self._check_fence(batch)
+        processed_at = self._clock()
+        judged = batch.judged
+        valid = is_valid(judged)
+        accepted = mask_rows(judged, valid)
+        keys = self._maker.keys(accepted["source_id"], accepted["event_id"])
+        fresh = self._fresh(self._events, keys, accepted, self._snapshot)
+        silver = mask_rows(accepted, fresh)
+        writing = (
+            self._writers.submit(self._write_silver, silver, processed_at) if len(silver) else None
+        )
+        self._reached("before bronze")
+        self._land_bronze(batch, processed_at)
+        self._reached("after bronze")
+        if not valid.all():
+            self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
+            self._reached("after quarantine")
+        file = writing.result() if writing else None
+        landed = self._land_silver(batch, silver, keys.take(fresh), file, processed_at)
+        self._reached("after silver")
+        self._publish_border()
+        return Landed(
+            received=len(judged),
+            landed=landed,
+            duplicates=len(accepted) - landed,
+            rejected=len(judged) - len(accepted),
+            silver_version=self._silver.version,
+            processed_at=processed_at,
+        )
+
+    def _check_fence(self, batch: Batch) -> None:
+        for partition, covered in batch.ranges.items():
+            committed = self._silver.txn(app_id(SILVER_EVENTS, self._info, partition))
+            expected = self._offsets[partition]
+            if expected != covered.start or (committed is not None and committed != expected):
+                raise FencedError(
+                    f"partition {partition} stands at {committed}, this run is at {covered.start}:"
+                    " another run has landed it"
+                )
+
+    def _fresh(self, index: IdentityIndex, keys: Keys, rows: pa.Table, snapshot: Snapshot) -> Mask:
+        if not len(keys):
+            return np.zeros(0, bool)
+        return first_of_each(keys) & ~index.known(keys, scopes_of(rows), snapshot)
+
+    # --- bronze: everything, once per address ---
+
+    def _land_bronze(self, batch: Batch, processed_at: datetime) -> None:
+        for _ in range(_CONFLICT_RETRIES):
+            done = {p: o for p, o in self.bronze_offsets.items() if o is not None}
+            ahead = {p: r.end for p, r in batch.ranges.items() if r.end > done.get(p, -1)}
+            if not ahead:
+                return
+            rows = mask_rows(batch.judged, ~below(batch.judged, done))
+            files = []
+            if len(rows):
+                table = bronze_rows(rows, processed_at)
+                files = [self._write(BRONZE_EVENTS, table, processed_at)]
+            self._reached("bronze written")
+            if self._commit(self._bronze, BRONZE_EVENTS, files, ahead, batch, exact=False):
+                return
+            self._check_silver_unmoved()
+        raise CommitConflictError("bronze.events: too many conflicting commits; trying again later")
+
+    # --- quarantine: every rejected event once ---
+
+    def _land_quarantine(self, batch: Batch, rejected: pa.Table, processed_at: datetime) -> None:
+        for _ in range(_CONFLICT_RETRIES):
+            done = self._committed(self._quarantine, SILVER_QUARANTINE)
+            old = below(rejected, {p: o for p, o in done.items() if o is not None})
+            rows = mask_rows(rejected, ~old)
+            if not len(rows):
+                return
+            keys = self._maker.keys(rows["source_id"], rows["quarantine_id"])
+            fresh = self._fresh(self._rejects, keys, rows, self._quarantine.snapshot())
+            rows = mask_rows(rows, fresh)
+            files = []
+            if len(rows):
+                table = quarantine_rows(rows, processed_at)
+                files = [self._write(SILVER_QUARANTINE, table, processed_at)]
+            self._reached("quarantine written")
+            # Where a crashed run left the table ahead of this batch, its offset stays.
+            ends = {p: max(r.end, done[p] or 0) for p, r in batch.ranges.items()}
+            if self._commit(self._quarantine, SILVER_QUARANTINE, files, ends, batch, exact=True):
+                self._rejects.add(keys.take(fresh), of=self._paths(SILVER_QUARANTINE, files))
+                return
+            self._check_silver_unmoved()
+        raise CommitConflictError("silver.quarantine: too many conflicts; trying again later")
+
+    # --- silver: every accepted event once, and the offsets that count ---
+
+    def _write_silver(self, rows: pa.Table, processed_at: datetime) -> DataFile:
+        return self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
+
+    def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
+        return write_file(self._lake, spec, rows, partition=processed_at.date())
+
+    def _land_silver(
+        self,
+        batch: Batch,
+        rows: pa.Table,
+        keys: Keys,
+        file: DataFile | None,
+        processed_at: datetime,
+    ) -> int:
+        ends = {p: r.end for p, r in batch.ranges.items()}
+        for _ in range(_CONFLICT_RETRIES):
+            if self._silver.version != self._snapshot.version:
+                rows, keys, file = self._without_newcomers(rows, keys, file, processed_at)
+            self._reached("silver written")
+            files = [file] if file else []
+            if self._commit(self._silver, SILVER_EVENTS, files, ends, batch, exact=True):
+                self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
+                self._snapshot = self._silver.snapshot()
+                self._offsets.update(ends)
+                return len(rows)
+            self._check_silver_unmoved()
+        raise CommitConflictError("silver.events: too many conflicting commits; trying again later")
+
+    def _without_newcomers(
+        self, rows: pa.Table, keys: Keys, file: DataFile | None, processed_at: datetime
+    ) -> tuple[pa.Table, Keys, DataFile | None]:
+        """Drop what another writer landed since the look-up; write the file anew if it changed."""
+        self._snapshot = self._silver.snapshot()
+        fresh = ~self._events.known(keys, scopes_of(rows), self._snapshot)
+        if fresh.all():
+            return rows, keys, file
+        if file:
+            self._lake.remove(SILVER_EVENTS, file.path)
+        rows, keys = mask_rows(rows, fresh), keys.take(fresh)
+        return rows, keys, self._write_silver(rows, processed_at) if len(rows) else None
+
+    def _check_silver_unmoved(self) -> None:
+        self._silver.refresh()
+        for partition, expected in self._offsets.items():
+            committed = self._silver.txn(app_id(SILVER_EVENTS, self._info, partition))
+            if committed is not None and committed != expected:
+                raise FencedError(
+                    f"partition {partition} moved from {expected} to {committed} under this run:"
+                    " another run has landed it"
+                )
+
+    def _commit(
+        self,
+        table: LakeTable,
+        spec: TableSpec,
+        files: list[DataFile],
+        ends: Mapping[int, int],
+        batch: Batch,
+        *,
+        exact: bool,
+    ) -> bool:
+        """Commit; False after a conflict (the table is refreshed then)."""
+        txns = {app_id(spec, self._info, p): end for p, end in ends.items()}
+        commit_id = uuid.uuid4().hex
+        metadata = {
+            "dcp.commit": commit_id,
+            "dcp.owner": self._owner,
+            "dcp.topic": self._info.topic_id,
+            "dcp.ranges": json.dumps({p: [r.start, r.end] for p, r in batch.ranges.items()}),
+        }
+        if batch.gaps:
+            metadata["dcp.gaps"] = json.dumps([list(gap) for gap in batch.gaps])
+        before = table.version
+        try:
+            table.commit(files, txns=txns, exact=exact, metadata=metadata)
+        except (CommitConflictError, StoreUnavailableError) as error:
+            # Either may come from a commit that is in the log nevertheless: a put that the store
+            # answered with an error, or that it repeated and then found taken, by itself.
+            table.refresh()
+            since = table.history(table.version - before) if table.version > before else []
+            if any(entry.get("dcp.commit") == commit_id for entry in since):
+                log.warning("commit to %s failed (%s) but is in the log", spec.name, error)
+                return True
+            if isinstance(error, StoreUnavailableError):
+                raise
+            for file in files if spec is not SILVER_EVENTS else []:
+                self._lake.remove(spec, file.path)
+            return False
+        return True
+
+    def _paths(self, spec: TableSpec, files: list[DataFile]) -> list[str]:
+        return [f"{self._lake.uri_of(spec)}/{file.path}" for file in files]
+
+    def rows(self) -> TableRows:
+        """How many rows the tables have."""
+        return TableRows(
+            self._bronze.snapshot().rows,
+            self._snapshot.rows_by_partition(),
+            self._quarantine.snapshot().rows_by_partition(),
+        )
+
+    def _publish_border(self) -> None:
+        # Of all partitions, not only of this writer's: the border is replaced as a whole.
+        apps = {p: app_id(SILVER_EVENTS, self._info, p) for p in range(self._info.partitions)}
+        offsets = {p: self._silver.txn(app) or 0 for p, app in apps.items()}
+        try:
+            write_border(self._lake, self._info.topic_id, offsets, self._silver.version)
+        except StoreUnavailableError as error:
+            # Trino's view stays right with an old border; the next commit brings a new one.
+            log.warning("%s", error)
+
+    def close(self) -> None:
+        """Stop the writer threads."""
+        self._writers.shutdown()

@@ -1,0 +1,235 @@
+"""From Kafka to batches, in a thread of its own, so that decoding overlaps with committing.
+
+A batch is closed when it has enough rows or bytes, when its oldest event has waited long enough, or
+when the topic has nothing more to give: an idle topic lands at once, a flood by size. While the
+committer is busy the batch goes on growing up to its bounds; then reading waits (back-pressure).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dc_platform.broker.client import RecordReader
+from dc_platform.broker.records import Poll, Record
+from dc_platform.decode.blocks import GROUP_BYTES
+from dc_platform.decode.decoder import Decoder, concat, in_address_order
+from dc_platform.errors import BrokerUnavailableError, FatalError, OffsetsExpiredError
+from dc_platform.landing.batch import Batch, Gap, Range
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 100
+_RETRY_SECONDS = 0.5
+_GATHER_RECORDS = 20_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a batch is closed."""
+
+    rows: int = 200_000
+    bytes: int = 128 * 2**20
+    seconds: float = 1.0
+
+
+class _Open:
+    """The batch that is being filled."""
+
+    def __init__(self, positions: Mapping[int, int]) -> None:
+        self.starts = dict(positions)
+        self.positions = dict(positions)
+        self.tables: list[pa.Table] = []
+        self.rows = 0
+        self.bytes = 0
+        self.since: float | None = None
+        self.oldest_ms: int | None = None
+        self.gaps: list[Gap] = []
+        self._waiting: list[Record] = []
+        self._waiting_bytes = 0
+
+    def add(self, records: list[Record]) -> None:
+        if self.since is None:
+            self.since = time.monotonic()
+        oldest = min(r.timestamp_ms for r in records)
+        self.oldest_ms = oldest if self.oldest_ms is None else min(self.oldest_ms, oldest)
+        self._waiting += records
+        self._waiting_bytes += sum(len(r.value) for r in records)
+
+    def waiting_enough(self) -> bool:
+        return len(self._waiting) >= _GATHER_RECORDS or self._waiting_bytes >= GROUP_BYTES
+
+    def decode(self, decoder: Decoder) -> None:
+        if not self._waiting:
+            return
+        judged = decoder.decode(self._waiting)
+        self.bytes += self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+        if len(judged):
+            self.tables.append(judged)
+            self.rows += len(judged)
+
+    def moved(self) -> bool:
+        return self.positions != self.starts
+
+    def full(self, limits: Limits) -> bool:
+        held = self.bytes + self._waiting_bytes
+        return self.rows + len(self._waiting) >= limits.rows or held >= limits.bytes
+
+    def old(self, limits: Limits) -> bool:
+        return self.since is not None and time.monotonic() - self.since >= limits.seconds
+
+    def close(self, empty: pa.Table) -> Batch:
+        judged = in_address_order(concat(self.tables)) if self.tables else empty
+        ranges = {
+            p: Range(self.starts[p], end)
+            for p, end in self.positions.items()
+            if end != self.starts[p]
+        }
+        return Batch(judged, ranges, self.bytes, self.oldest_ms, self.gaps)
+
+
+class BatchReader:
+    """Fills batches from `starts` on, until `stop`. Errors of the thread come out of `next`."""
+
+    def __init__(
+        self,
+        connect: Callable[[], RecordReader],
+        decoder: Decoder,
+        starts: Mapping[int, int],
+        limits: Limits,
+        *,
+        reached: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self._connect = connect
+        self._decoder = decoder
+        self._limits = limits
+        self._reached = reached
+        self._batches: queue.Queue[Batch | Exception] = queue.Queue(maxsize=1)
+        self._stop = threading.Event()
+        self._open = _Open(starts)
+        self._empty = decoder.decode([])
+        self._thread = threading.Thread(target=self._run, name="landing-reader", daemon=True)
+        self.consumed: dict[int, int] = dict(starts)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def next(self, timeout: float) -> Batch | None:
+        """The next batch, or None when there is none within `timeout` seconds."""
+        try:
+            item = self._batches.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def stop(self) -> None:
+        """Stop reading; what was read and not taken will be read again by the next run."""
+        self._stop.set()
+        while not self._batches.empty():
+            self._batches.get_nowait()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        reader: RecordReader | None = None
+        expired: OffsetsExpiredError | None = None
+        try:
+            while not self._stop.is_set():
+                try:
+                    if reader is None:
+                        reader = self._connect()
+                        reader.assign(self._open.positions)
+                    if expired is not None:
+                        self._skip_gap(reader, expired)
+                        expired = None
+                    self._step(reader)
+                except OffsetsExpiredError as error:
+                    log.error("%s", error)
+                    expired = error
+                except BrokerUnavailableError as error:
+                    log.warning("%s", error)
+                    _close(reader)
+                    reader = None
+                    self._stop.wait(_RETRY_SECONDS)
+        except Exception as error:
+            log.exception("reading stopped")
+            self._offer(error)
+        finally:
+            _close(reader)
+
+    def _step(self, reader: RecordReader) -> None:
+        if self._open.full(self._limits):
+            self._hand_over(wait=True)
+        poll = reader.poll(_POLL_MS)
+        if not poll.records:
+            # Positions move without records, too, over the markers of transactions.
+            poll = Poll([], reader.positions(self._open.positions))
+        self._take(poll)
+        idle = not poll.records
+        if self._open.moved() and (idle or self._open.old(self._limits)):
+            self._hand_over(wait=False)
+
+    def _take(self, poll: Poll) -> None:
+        if poll.records:
+            self._reached("polled")
+            self._open.add(poll.records)
+            # Decoding a few records costs as much as decoding a few thousand: polls of small
+            # records are gathered, but for the last ones of a batch.
+            if self._open.waiting_enough():
+                self._open.decode(self._decoder)
+        self._open.positions.update(poll.next_offsets)
+        self.consumed.update(poll.next_offsets)
+
+    def _hand_over(self, *, wait: bool) -> None:
+        if not wait and self._batches.full():
+            return
+        self._open.decode(self._decoder)
+        batch = self._open.close(self._empty)
+        self._offer(batch)
+        self._open = _Open(self._open.positions)
+
+    def _offer(self, item: Batch | Exception) -> None:
+        while not self._stop.is_set():
+            try:
+                self._batches.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def _skip_gap(self, reader: RecordReader, error: OffsetsExpiredError) -> None:
+        """Kafka deleted what was next: go on from what it still has, and put the loss on record."""
+        before = dict(self._open.positions)
+        begins = reader.beginning_offsets()
+        for partition, position in self._open.positions.items():
+            begin = begins.get(partition, position)
+            if begin > position:
+                self._open.gaps.append(Gap(partition, position, begin))
+                self._open.positions[partition] = begin
+                self._open.since = self._open.since or time.monotonic()
+                log.error(
+                    "Kafka no longer has offsets %d to %d of partition %d: they are lost",
+                    position,
+                    begin - 1,
+                    partition,
+                )
+        if self._open.positions == before:
+            # Kafka ends before what has landed: new records would get offsets that count as landed.
+            raise FatalError(
+                f"{error}: Kafka has fewer records than have landed ({before}); its log was cut."
+                " Restore it, or begin with a new topic"
+            ) from error
+        reader.assign(self._open.positions)
+
+
+def _close(reader: RecordReader | None) -> None:
+    if reader is not None:
+        reader.close()

@@ -1,0 +1,121 @@
+"""Leases: one live owner per landing slot.
+
+A lease says who should write; it never protects the tables (the Delta commits do, by their txns).
+It is renewed each second and may be taken when it is stale, or at once when its process is gone
+from this host. A process that wants a lease that lives asks for it, and the owner gives it up after
+its commit: that is how a landing run is handed over without a gap.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import NamedTuple
+
+import psutil
+from sqlalchemy.orm import Session
+
+from dc_platform.registry.database import Database, now_ms
+from dc_platform.registry.models import LeaseRow
+
+
+class Lease(NamedTuple):
+    """A lease as it stands. Ages are in seconds."""
+
+    slot: str
+    owner: str
+    epoch: int
+    host: str | None
+    pid: int | None
+    held_seconds: float
+    renewed_seconds_ago: float
+    wanted_by: str | None
+
+
+class Leases:
+    """Takes, renews and releases leases. Every method is one transaction."""
+
+    def __init__(self, database: Database, *, stale_seconds: float = 10.0) -> None:
+        self._database = database
+        self._stale_ms = int(stale_seconds * 1000)
+        self._host = socket.gethostname()
+
+    def acquire(self, slot: str, owner: str) -> int | None:
+        """Take the lease, giving its epoch; or ask its owner for it, giving None."""
+        at = now_ms()
+        with self._database.session() as session:
+            row = session.get(LeaseRow, slot)
+            if row is None:
+                row = LeaseRow(slot=slot, epoch=0)
+                session.add(row)
+            if row.owner not in (None, owner) and self._lives(row, at):
+                row.wanted_by, row.wanted_ms = owner, at
+                return None
+            row.owner, row.epoch = owner, row.epoch + 1
+            row.host, row.pid = self._host, os.getpid()
+            row.process_started = psutil.Process().create_time()
+            row.acquired_ms = row.renewed_ms = at
+            row.wanted_by = row.wanted_ms = None
+            return row.epoch
+
+    def renew(self, slot: str, owner: str, epoch: int) -> Lease | None:
+        """Renew; None when somebody else has the lease now."""
+        at = now_ms()
+        with self._database.session() as session:
+            row = _held(session, slot, owner, epoch)
+            if row is None:
+                return None
+            row.renewed_ms = at
+            if row.wanted_ms is not None and at - row.wanted_ms > self._stale_ms:
+                row.wanted_by = row.wanted_ms = None
+            return _lease(row, at)
+
+    def release(self, slot: str, owner: str, epoch: int) -> None:
+        """Give the lease up; nothing happens when it is somebody else's."""
+        with self._database.session() as session:
+            row = _held(session, slot, owner, epoch)
+            if row is not None:
+                row.owner = row.pid = None
+
+    def current(self, slot: str) -> Lease | None:
+        """The lease when it has a living owner."""
+        at = now_ms()
+        with self._database.session() as session:
+            row = session.get(LeaseRow, slot)
+            if row is None or row.owner is None or not self._lives(row, at):
+                return None
+            return _lease(row, at)
+
+    def _lives(self, row: LeaseRow, at: int) -> bool:
+        if row.owner is None or row.renewed_ms is None:
+            return False
+        if not -self._stale_ms <= at - row.renewed_ms <= self._stale_ms:
+            return False
+        return row.host != self._host or _process_lives(row.pid, row.process_started)
+
+
+def _process_lives(pid: int | None, started: float | None) -> bool:
+    try:
+        process = psutil.Process(pid)
+        same = started is None or abs(process.create_time() - started) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _held(session: Session, slot: str, owner: str, epoch: int) -> LeaseRow | None:
+    row = session.get(LeaseRow, slot)
+    return row if row is not None and row.owner == owner and row.epoch == epoch else None
+
+
+def _lease(row: LeaseRow, at: int) -> Lease:
+    return Lease(
+        slot=row.slot,
+        owner=row.owner or "",
+        epoch=row.epoch,
+        host=row.host,
+        pid=row.pid,
+        held_seconds=(at - (row.acquired_ms or at)) / 1000,
+        renewed_seconds_ago=(at - (row.renewed_ms or at)) / 1000,
+        wanted_by=row.wanted_by,
+    )

@@ -1,0 +1,262 @@
+"""Data sources (design 3.1) and their keys."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import select, update
+
+from dc_platform.contracts import identity
+from dc_platform.registry.database import Database, now_ms
+from dc_platform.registry.keys import KEY_PREFIX, hash_secret, new_secret
+from dc_platform.registry.models import KeyRow, SourceRow
+
+
+class SourceType(StrEnum):
+    """Kinds of source (design 3.1)."""
+
+    IOT_DEVICE = "IOT_DEVICE"
+    SERVER = "SERVER"
+    APPLICATION = "APPLICATION"
+    MOBILE_APP = "MOBILE_APP"
+
+
+class SourceStatus(StrEnum):
+    """INACTIVE: disabled or deleted. ERROR: most of what it last sent was rejected."""
+
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+    ERROR = "ERROR"
+
+
+class Source(NamedTuple):
+    """A DataSource as the API shows it. `ingestion_rate` is in events per second."""
+
+    source_id: str
+    tenant_id: str
+    name: str
+    type: SourceType
+    metadata: dict[str, Any]
+    schema: dict[str, Any] | None
+    ingestion_rate: float
+    status: SourceStatus
+    last_seen_ms: int | None
+    created_ms: int
+
+
+class KeyOwner(NamedTuple):
+    """Whose key it is."""
+
+    source_id: str
+    tenant_id: str
+    enabled: bool
+
+
+class Activity(NamedTuple):
+    """What a gateway saw of one source since its last report."""
+
+    last_seen_ms: int
+    rate: float
+    rejecting: bool
+
+
+class Sources:
+    """Reads and writes sources. Every method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self,
+        name: str,
+        type_: SourceType,
+        *,
+        tenant_id: str = "default",
+        metadata: Mapping[str, Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> tuple[Source, str]:
+        """A new source and its key, which is shown only now."""
+        secret = new_secret(KEY_PREFIX)
+        row = SourceRow(
+            source_id=str(uuid.uuid4()),
+            tenant_id=tenant_id,
+            name=name,
+            type=type_.value,
+            details=dict(metadata or {}),
+            schema=dict(schema) if schema is not None else None,
+            created_ms=now_ms(),
+        )
+        key = KeyRow(
+            key_hash=secret.hash,
+            source_id=row.source_id,
+            hint=secret.hint,
+            created_ms=row.created_ms,
+        )
+        with self._database.change() as session:
+            session.add_all([row, key])
+            session.flush()
+            return _source(row), secret.text
+
+    def get(self, source_id: str) -> Source | None:
+        """A source that is not deleted."""
+        with self._database.session() as session:
+            row = session.get(SourceRow, identity.canonical_uuid(source_id) or source_id)
+            return _source(row) if row and row.deleted_ms is None else None
+
+    def list(self) -> list[Source]:
+        """All sources that are not deleted, oldest first."""
+        query = select(SourceRow).where(SourceRow.deleted_ms.is_(None))
+        with self._database.session() as session:
+            rows = session.scalars(query.order_by(SourceRow.created_ms, SourceRow.source_id))
+            return [_source(row) for row in rows]
+
+    def change(
+        self,
+        source_id: str,
+        *,
+        name: str | None = None,
+        type_: SourceType | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        enabled: bool | None = None,
+    ) -> Source | None:
+        """Change what is given; None when there is no such source."""
+        with self._database.change() as session:
+            row = session.get(SourceRow, identity.canonical_uuid(source_id) or source_id)
+            if row is None or row.deleted_ms is not None:
+                return None
+            row.name = name if name is not None else row.name
+            row.type = type_.value if type_ is not None else row.type
+            row.details = dict(metadata) if metadata is not None else row.details
+            row.schema = dict(schema) if schema is not None else row.schema
+            row.enabled = enabled if enabled is not None else row.enabled
+            session.flush()
+            return _source(row)
+
+    def delete(self, source_id: str) -> bool:
+        """Delete a source: its keys die, its events stay. False when there is no such source."""
+        at = now_ms()
+        with self._database.change() as session:
+            row = session.get(SourceRow, identity.canonical_uuid(source_id) or source_id)
+            if row is None or row.deleted_ms is not None:
+                return False
+            row.deleted_ms = at
+            session.execute(
+                update(KeyRow)
+                .where(KeyRow.source_id == row.source_id, KeyRow.revoked_ms.is_(None))
+                .values(revoked_ms=at)
+            )
+            return True
+
+    def report(self, seen: Mapping[str, Activity]) -> None:
+        """Store what a gateway saw of its sources."""
+        with self._database.session() as session:
+            for source_id, activity in seen.items():
+                session.execute(
+                    update(SourceRow)
+                    .where(SourceRow.source_id == source_id)
+                    .values(
+                        last_seen_ms=activity.last_seen_ms,
+                        ingestion_rate=activity.rate,
+                        rejecting=activity.rejecting,
+                    )
+                )
+
+    def version(self) -> int:
+        """Grows with every change of a source or a key."""
+        return self._database.version()
+
+    def keys(self) -> dict[str, KeyOwner]:
+        """Hash of every living key → its owner."""
+        query = (
+            select(KeyRow.key_hash, SourceRow.source_id, SourceRow.tenant_id, SourceRow.enabled)
+            .join(SourceRow, SourceRow.source_id == KeyRow.source_id)
+            .where(KeyRow.revoked_ms.is_(None), SourceRow.deleted_ms.is_(None))
+        )
+        with self._database.session() as session:
+            return {
+                key: KeyOwner(source_id, tenant_id, enabled)
+                for key, source_id, tenant_id, enabled in session.execute(query)
+            }
+
+    def owner_of(self, key: str) -> KeyOwner | None:
+        """The owner of one key, asked of the database."""
+        query = (
+            select(SourceRow.source_id, SourceRow.tenant_id, SourceRow.enabled)
+            .join(KeyRow, SourceRow.source_id == KeyRow.source_id)
+            .where(
+                KeyRow.key_hash == hash_secret(key),
+                KeyRow.revoked_ms.is_(None),
+                SourceRow.deleted_ms.is_(None),
+            )
+        )
+        with self._database.session() as session:
+            row = session.execute(query).first()
+            return KeyOwner(*row) if row else None
+
+    def history(self) -> dict[str, tuple[str, int, int | None]]:
+        """source_id → (tenant, created, deleted) of every source that ever was."""
+        query = select(
+            SourceRow.source_id, SourceRow.tenant_id, SourceRow.created_ms, SourceRow.deleted_ms
+        )
+        with self._database.session() as session:
+            return {row[0]: (row[1], row[2], row[3]) for row in session.execute(query)}
+
+
+class SourceHistory:
+    """`KnownSources` of the decoder, from the registry.
+
+    A record is judged by the history at its own time (the broker's append time), so the verdict on
+    it never changes. The history that is in memory answers for times before it was read; a later
+    record makes it read again, once for all records that Kafka already has.
+    """
+
+    # With a broker's clock ahead of ours every record is later than the last reading: then a known
+    # source is taken from memory for so long, while an unknown one is still looked up at once.
+    _SKEW_SECONDS = 0.2
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._known: dict[str, tuple[str, int, int | None]] = {}
+        self._read_ms = -1
+        self._read_at = 0.0
+
+    def tenant_of(self, source_id: str, at_ms: int) -> str | None:
+        """The tenant of a source that was registered at `at_ms`, else None."""
+        if at_ms >= self._read_ms:
+            recent = time.monotonic() - self._read_at < self._SKEW_SECONDS
+            if not (recent and source_id in self._known):
+                self._read()
+        found = self._known.get(source_id)
+        if found is None:
+            return None
+        tenant, created, deleted = found
+        return tenant if created <= at_ms and (deleted is None or at_ms < deleted) else None
+
+    def _read(self) -> None:
+        self._read_ms, self._read_at = now_ms(), time.monotonic()
+        self._known = self._sources.history()
+
+
+def _source(row: SourceRow) -> Source:
+    status = SourceStatus.ACTIVE
+    if not row.enabled or row.deleted_ms is not None:
+        status = SourceStatus.INACTIVE
+    elif row.rejecting:
+        status = SourceStatus.ERROR
+    return Source(
+        source_id=row.source_id,
+        tenant_id=row.tenant_id,
+        name=row.name,
+        type=SourceType(row.type),
+        metadata=row.details,
+        schema=row.schema,
+        ingestion_rate=row.ingestion_rate,
+        status=status,
+        last_seen_ms=row.last_seen_ms,
+        created_ms=row.created_ms,
+    )

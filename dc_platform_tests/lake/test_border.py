@@ -1,0 +1,30 @@
+"""The border that Trino reads: one row per partition, replaced by each landing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dc_platform.contracts.tables import LANDING_BORDER
+from dc_platform.errors import StoreUnavailableError
+from dc_platform.lake.border import write_border
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable
+from dc_platform_tests.helpers.lake import read_table
+
+COLUMNS = "topic_id, kafka_partition, next_offset, silver_version"
+
+
+def test_a_border_replaces_the_one_before(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.ensure(LANDING_BORDER)
+    write_border(lake, "t", {0: 5, 1: 7}, 3)
+    write_border(lake, "t", {0: 9, 1: 7}, 4)
+    assert read_table(lake, LANDING_BORDER, COLUMNS) == [("t", 0, 9, 4), ("t", 1, 7, 4)]
+    assert len(LakeTable(lake, LANDING_BORDER).snapshot().paths) == 1
+
+
+def test_a_table_that_is_not_there_is_the_stores_fault(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError):
+        write_border(Lake(str(tmp_path)), "t", {0: 1}, 1)

@@ -1,0 +1,300 @@
+"""Identities against a model: exact, whatever is in memory, and never more of it than allowed."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dc_platform.lake.table import Snapshot
+from dc_platform.landing.identities import (
+    IdentityIndex,
+    KeyMaker,
+    Keys,
+    files_with,
+    first_of_each,
+)
+from dc_platform_tests.helpers.events import some_uuid
+
+MAKER = KeyMaker()
+Row = tuple[str | None, str, int]  # source, id, scope
+
+
+def keys_of(rows: list[Row], maker: KeyMaker = MAKER) -> Keys:
+    return maker.keys(
+        pa.array([source for source, _, _ in rows], pa.string()),
+        pa.array([event for _, event, _ in rows], pa.string()),
+    )
+
+
+def scopes_of(rows: list[Row]) -> np.ndarray:
+    return np.array([scope for _, _, scope in rows], np.int64)
+
+
+class Files:
+    """Data files with the columns that are looked up, and snapshots of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: list[tuple[str, list[Row]]] = []
+
+    def write(self, rows: list[Row]) -> str:
+        name = f"{uuid.uuid4()}.parquet"
+        table = pa.table(
+            {
+                "source_id": pa.array([row[0] for row in rows], pa.string()),
+                "event_id": pa.array([row[1] for row in rows], pa.string()),
+                "dedup_scope": pa.array([row[2] for row in rows], pa.int32()),
+            }
+        )
+        pq.write_table(table, self.root / name)
+        self.files.append((name, rows))
+        return f"{self.root}/{name}"
+
+    def snapshot(self, *, statistics: bool = True) -> Snapshot:
+        bounds = [
+            (min(r[2] for r in rows), max(r[2] for r in rows)) if statistics else (None, None)
+            for _, rows in self.files
+        ]
+        actions = pa.table(
+            {
+                "path": pa.array([name for name, _ in self.files], pa.string()),
+                "min.dedup_scope": pa.array([low for low, _ in bounds], pa.int32()),
+                "max.dedup_scope": pa.array([high for _, high in bounds], pa.int32()),
+            }
+        )
+        return Snapshot(len(self.files), actions, str(self.root))
+
+    def rows(self) -> list[Row]:
+        return [row for _, rows in self.files for row in rows]
+
+
+def index(limit: int = 1 << 20) -> IdentityIndex:
+    made = IdentityIndex(MAKER, id_column="event_id", memory_mb=1)
+    made._limit = limit
+    return made
+
+
+# --- identities ---
+
+
+def test_an_identity_is_source_and_id() -> None:
+    rows: list[Row] = [
+        (source, some_uuid(number), 0) for source in ("a", "b", "", None) for number in range(50)
+    ]
+    keys = keys_of(rows)
+    assert len(set(zip(keys.high.tolist(), keys.low.tolist(), strict=True))) == len(rows)
+    again = keys_of(rows)
+    assert (keys.high == again.high).all()
+    assert (keys.low == again.low).all()
+
+
+def test_an_identity_does_not_depend_on_the_columns_encoding() -> None:
+    sources = ["a", "b", None, "a", "c"]
+    ids = [some_uuid(number) for number in range(5)]
+    plain = MAKER.keys(pa.array(sources), pa.array(ids))
+    variants = [
+        (pa.array(sources).dictionary_encode(), pa.array(ids)),
+        (pa.chunked_array([sources[:2], sources[2:]]), pa.chunked_array([ids[:1], ids[1:]])),
+        (
+            pa.chunked_array(
+                [pa.array(part).dictionary_encode() for part in (sources[:2], sources[2:])]
+            ),
+            pa.array(ids, pa.large_string()),
+        ),
+        (pa.array(["x", *sources])[1:], pa.array([some_uuid(9), *ids])[1:]),
+        (pa.array(["x", *sources]).dictionary_encode()[1:], pa.array([some_uuid(9), *ids])[1:]),
+    ]
+    for source_column, id_column in variants:
+        keys = MAKER.keys(source_column, id_column)
+        assert (keys.high == plain.high).all()
+        assert (keys.low == plain.low).all()
+
+
+def test_neighbouring_ids_share_no_word() -> None:
+    """Sequential ids are what devices make; each word has to look random nevertheless."""
+    rows: list[Row] = [("s", str(uuid.UUID(int=number)), 0) for number in range(20_000)]
+    rows += [("s", str(uuid.UUID(int=number << 64)), 0) for number in range(1, 20_000)]
+    keys = keys_of(rows)
+    assert len(np.unique(keys.high)) == len(np.unique(keys.low)) == len(rows)
+    assert len(np.intersect1d(keys.high, keys.low)) == 0
+
+
+def test_keys_of_two_makers_have_nothing_in_common() -> None:
+    rows: list[Row] = [("s", some_uuid(number), 0) for number in range(100)]
+    assert not np.isin(keys_of(rows).high, keys_of(rows, KeyMaker()).high).any()
+
+
+@pytest.mark.parametrize("bad", ["", "x", some_uuid(1)[:-1], None])
+def test_what_is_no_uuid_is_refused(bad: str | None) -> None:
+    with pytest.raises(ValueError, match="not a UUID"):
+        MAKER.keys(pa.array(["s"]), pa.array([bad], pa.string()))
+
+
+def test_no_rows_have_no_keys() -> None:
+    assert len(keys_of([])) == 0
+
+
+words = st.integers(0, 3).map(np.uint64)
+pairs = st.lists(st.tuples(words, words), max_size=30)
+
+
+def constructed(found: list[tuple[np.uint64, np.uint64]]) -> Keys:
+    return Keys(
+        np.array([high for high, _ in found], np.uint64),
+        np.array([low for _, low in found], np.uint64),
+    )
+
+
+@given(pairs)
+def test_the_first_of_each(found: list[tuple[np.uint64, np.uint64]]) -> None:
+    expected = [pair not in found[:number] for number, pair in enumerate(found)]
+    assert first_of_each(constructed(found)).tolist() == expected
+
+
+@pytest.mark.parametrize("runs", [1, 5, 40])
+def test_identities_that_share_a_word_are_told_apart(runs: int) -> None:
+    """64 equal bits happen by chance among thousands of millions; they are no duplicate."""
+    held = index()
+    for number in range(runs):
+        held.add(constructed([(np.uint64(7), np.uint64(2 * number))]))
+    snapshot = Files(Path("nowhere")).snapshot()
+    asked = [(np.uint64(7), np.uint64(low)) for low in range(2 * runs)]
+    asked += [(np.uint64(8), np.uint64(low)) for low in range(2 * runs)]
+    found = held.known(constructed(asked), np.zeros(len(asked), np.int64), snapshot)
+    assert found.tolist() == [low % 2 == 0 for low in range(2 * runs)] + [False] * 2 * runs
+
+
+# --- look-ups ---
+
+ids = st.integers(0, 25).map(some_uuid)
+row_strategy = st.tuples(st.sampled_from(("a", "b", None)), ids, st.integers(-3, 3))
+batches = st.lists(row_strategy, min_size=1, max_size=12)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(("land", "other", "look")), batches), max_size=12),
+    st.sampled_from((0, 3, 10, 40, 10_000)),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_look_ups_agree_with_a_set(
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[tuple[str, list[Row]]],
+    limit: int,
+    statistics: bool,
+) -> None:
+    files = Files(tmp_path_factory.mktemp("files"))
+    held = index(limit)
+    for action, rows in steps:
+        snapshot = files.snapshot(statistics=statistics)
+        found = held.known(keys_of(rows), scopes_of(rows), snapshot).tolist()
+        scopes = {scope for _, _, scope in rows}
+        stored = files.rows()
+        certain = {(source, event) for source, event, scope in stored if scope in scopes}
+        possible = {(source, event) for source, event, _ in stored}
+        for (source, event, _), known in zip(rows, found, strict=True):
+            if (source, event) in certain:
+                assert known
+            if (source, event) not in possible:
+                assert not known
+        assert len(held) <= limit
+        fresh = [row for row, known in zip(rows, found, strict=True) if not known]
+        # With "other" somebody else landed them: the next look-up has to find out by itself.
+        if action != "look" and fresh:
+            path = files.write(fresh)
+            if action == "land":
+                held.add(keys_of(fresh), of=[path])
+
+
+def test_a_scope_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(tmp_path)
+    files.write([("a", some_uuid(1), 5)])
+    held = index()
+    reads: list[int] = []
+    original = held.read
+
+    def counting(paths: list[str], scopes: object = None) -> object:
+        reads.append(len(paths))
+        return original(paths, scopes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(held, "read", counting)
+    asked: list[Row] = [("a", some_uuid(1), 5), ("a", some_uuid(2), 5)]
+    for _ in range(3):
+        found = held.known(keys_of(asked), scopes_of(asked), files.snapshot())
+        assert found.tolist() == [True, False]
+    assert reads == [1]
+
+
+def test_what_is_too_much_for_memory_is_found_in_the_files(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    rows: list[Row] = [("a", some_uuid(number), number % 4) for number in range(400)]
+    for start in range(0, 400, 100):
+        files.write(rows[start : start + 100])
+    held = index(limit=50)
+    asked: list[Row] = rows[::7] + [
+        ("a", some_uuid(number), number % 4) for number in range(400, 450)
+    ]
+    found = held.known(keys_of(asked), scopes_of(asked), files.snapshot())
+    assert found.tolist() == [True] * len(rows[::7]) + [False] * 50
+    assert len(held) == 0
+
+
+def test_a_scope_that_fits_alone_is_held_after_others_were_forgotten(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    for scope in (1, 2):
+        files.write([("a", some_uuid(scope * 100 + number), scope) for number in range(40)])
+    held = index(limit=50)
+    for scope in (1, 2, 1):
+        asked: list[Row] = [("a", some_uuid(scope * 100), scope), ("a", some_uuid(1), scope)]
+        found = held.known(keys_of(asked), scopes_of(asked), files.snapshot())
+        assert found.tolist() == [True, False]
+        assert len(held) == 40
+
+
+@given(
+    st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 4), st.booleans()), max_size=8),
+    st.lists(st.integers(-8, 12), max_size=5),
+)
+def test_files_are_left_out_only_when_they_cannot_match(
+    files: list[tuple[int, int, bool]], scopes: list[int]
+) -> None:
+    actions = pa.table(
+        {
+            "path": pa.array([str(number) for number in range(len(files))], pa.string()),
+            "min.dedup_scope": pa.array(
+                [low if has else None for low, _, has in files], pa.int32()
+            ),
+            "max.dedup_scope": pa.array(
+                [low + width if has else None for low, width, has in files], pa.int32()
+            ),
+        }
+    )
+    snapshot = Snapshot(1, actions, "/root")
+    expected = [
+        f"/root/{number}"
+        for number, (low, width, has) in enumerate(files)
+        if scopes and (not has or any(low <= scope <= low + width for scope in scopes))
+    ]
+    assert files_with(snapshot, np.array(scopes, np.int64)) == expected
+
+
+def test_bucket_scopes_are_exact_in_the_look_up() -> None:
+    """They lie above 2^30: a look-up in 32-bit floats would round them together."""
+    base = 1 << 30
+    actions = pa.table(
+        {
+            "path": ["a", "b"],
+            "min.dedup_scope": pa.array([base + 1, base + 255], pa.int32()),
+            "max.dedup_scope": pa.array([base + 1, base + 255], pa.int32()),
+        }
+    )
+    snapshot = Snapshot(1, actions, "/r")
+    assert files_with(snapshot, np.array([base + 1])) == ["/r/a"]
+    assert files_with(snapshot, np.array([base + 2, base + 254])) == []
