@@ -1,0 +1,12 @@
+"""The gateway: events come in, validated and keyed blocks go to Kafka, then the answer goes out.
+
+routes.py      HTTP to `ingest` and back; nothing else
+body.py        a request's bytes, within limits, decompressed
+requests.py    a body to the events in it
+auth.py        whose key it is
+ingest.py      the protocol-free way in: judge, give ids, hand to the batcher
+batcher.py     events of many requests to Kafka blocks
+pressure.py    back-pressure and the circuit breaker in front of Kafka
+activity.py    what each source sends, for the registry
+admin.py       sources and tokens over HTTP
+"""

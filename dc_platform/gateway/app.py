@@ -1,0 +1,131 @@
+"""The gateway's process: wiring, health, orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from dc_platform import __version__
+from dc_platform.broker.client import ensure_topic
+from dc_platform.broker.producer import BlockProducer
+from dc_platform.errors import BrokerUnavailableError
+from dc_platform.gateway import admin, routes
+from dc_platform.gateway.activity import ActivityLog
+from dc_platform.gateway.auth import KeyRing
+from dc_platform.gateway.batcher import Batcher
+from dc_platform.gateway.ingest import Ingest, IngestLimits
+from dc_platform.gateway.pressure import Circuit, EventQueue
+from dc_platform.registry.access import TokenRing
+from dc_platform.registry.database import Database
+from dc_platform.registry.sources import Sources
+from dc_platform.registry.tokens import Tokens
+from dc_platform.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The gateway as an ASGI application."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(settings.registry)
+        sources = Sources(database)
+        producer = BlockProducer(settings.kafka_bootstrap, settings.topic)
+        keys = KeyRing(sources, refresh_seconds=settings.registry_refresh_seconds)
+        activity = ActivityLog(sources)
+        circuit = Circuit(
+            failures=settings.breaker_failures,
+            seconds=settings.breaker_seconds,
+            probe=producer.probe,
+        )
+        queue = EventQueue(
+            limit=settings.queue_events,
+            slowdown=settings.queue_slowdown,
+            slow_rate=settings.queue_slow_rate,
+            patience=settings.ack_timeout_seconds,
+        )
+        batcher = Batcher(
+            producer,
+            gateway_id=settings.gateway_id,
+            boot_id=secrets.token_hex(6),
+            batch_events=settings.batch_events,
+            batch_wait_ms=settings.batch_wait_ms,
+        )
+        limits = IngestLimits(
+            settings.future_limit_ms, settings.max_event_bytes, settings.ack_timeout_seconds
+        )
+        ingest = Ingest(batcher, queue, circuit, activity, limits)
+        app.state.doors = routes.Doors(settings, keys, ingest)
+        app.state.sources = sources
+        app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
+        app.state.health = lambda: _health(producer, circuit, queue, activity)
+        await asyncio.to_thread(keys.refresh)
+        tasks = [
+            asyncio.create_task(_open_topic(settings, producer)),
+            asyncio.create_task(keys.follow()),
+            asyncio.create_task(activity.follow()),
+            asyncio.create_task(circuit.watch()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*tasks, return_exceptions=True)
+            await producer.stop()
+            database.close()
+
+    app = FastAPI(
+        title="Data collection gateway",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(routes.router)
+    app.include_router(admin.router)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        """Whether this gateway can take events."""
+        health: dict[str, Any] = app.state.health()
+        return health
+
+    return app
+
+
+async def _open_topic(settings: Settings, producer: BlockProducer) -> None:
+    """Create the topic when it is missing, then connect; a broker that is away is waited for."""
+    while True:
+        try:
+            await asyncio.to_thread(
+                ensure_topic,
+                settings.kafka_bootstrap,
+                settings.topic,
+                partitions=settings.topic_partitions,
+                replication=settings.topic_replication,
+            )
+        except BrokerUnavailableError:
+            await asyncio.sleep(1.0)
+            continue
+        await producer.start()
+        return
+
+
+def _health(
+    producer: BlockProducer, circuit: Circuit, queue: EventQueue, activity: ActivityLog
+) -> dict[str, Any]:
+    ready = producer.connected and circuit.state != "open"
+    return {
+        "status": "healthy" if ready else "unhealthy",
+        "kafka": {"connected": producer.connected, "circuit": circuit.state},
+        "queue": {"events": queue.waiting},
+        "accepted": activity.accepted,
+        "rejected": activity.rejected,
+    }
