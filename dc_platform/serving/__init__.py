@@ -1,0 +1,12 @@
+"""Answers, from the tables and from what Kafka has that is not in them yet.
+
+tail.py       follows Kafka and silver; publishes a new view of the union whenever either moves
+chunks.py     pieces of the tail, in memory or spilled
+view.py       one moment of the union: a silver version, its border, the tail after it
+engine.py     DuckDB over a view, without files, network or settings for its users
+guard.py      which SQL is let through
+query.py      POST /api/v1/query (design 4.2) to SQL
+results.py    rows to JSON, CSV and Arrow
+health.py     GET /api/v1/monitoring/health (design 4.4)
+routes.py, app.py   HTTP and wiring
+"""

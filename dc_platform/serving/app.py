@@ -1,0 +1,66 @@
+"""Serving's process: wiring and an orderly end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+
+from dc_platform import __version__
+from dc_platform.contracts.tables import TABLES
+from dc_platform.lake.store import Lake
+from dc_platform.registry.access import TokenRing
+from dc_platform.registry.database import Database
+from dc_platform.registry.sources import Sources
+from dc_platform.registry.tokens import Tokens
+from dc_platform.serving import routes
+from dc_platform.serving.engine import Engine
+from dc_platform.serving.tail import Tail
+from dc_platform.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Serving as an ASGI application."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(settings.registry)
+        lake = Lake(settings.lake)
+        for spec in TABLES:
+            lake.ensure(spec)
+        tail = Tail(settings, Sources(database))
+        app.state.tail = tail
+        app.state.engine = Engine(settings, lake)
+        app.state.lake_uri = lake.uri
+        app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
+        tail.start()
+        try:
+            yield
+        finally:
+            tail.stop()
+            database.close()
+
+    app = FastAPI(
+        title="Data collection: queries",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(routes.router)
+
+    @app.get("/healthz")
+    def healthz(response: Response) -> dict[str, Any]:
+        """Whether this process can answer completely; 503 while it cannot."""
+        tail: Tail = app.state.tail
+        complete = tail.view is not None and tail.view.complete
+        response.status_code = 200 if complete else 503
+        return {
+            "complete": complete,
+            "silverVersion": tail.view.silver.version if tail.view else None,
+            "tailRows": tail.view.tail_rows if tail.view else 0,
+        }
+
+    return app

@@ -1,0 +1,169 @@
+"""Pieces of the tail: rows that are valid, not landed, and the first of their identity.
+
+A chunk never changes; every operation gives a new one, so a query that holds a chunk reads it
+undisturbed and its memory is freed when the last query lets go. A spilled chunk keeps only its
+identities in memory (20 bytes a row), its rows are a Parquet file that goes with it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.landing.identities import KeyMaker, Keys
+
+BYTES_PER_KEY = 20
+Rows = npt.NDArray[np.int64]
+
+
+class SpillFile:
+    """A Parquet file that is deleted when nobody refers to it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = path.stat().st_size
+        weakref.finalize(self, path.unlink, missing_ok=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """`keys` are sorted by their high word; `order` maps them to rows."""
+
+    keys: Keys
+    order: npt.NDArray[np.int32]
+    spans: dict[int, tuple[int, int]]
+    rows: int
+    bytes: int
+    table: pa.Table | None = None
+    file: SpillFile | None = None
+    excluded: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, table: pa.Table, keys: Keys) -> Chunk:
+        """A chunk in memory. `table` has the columns of silver; `keys` are in its order."""
+        order = np.argsort(keys.high, kind="stable").astype(np.int32)
+        partitions = table["kafka_partition"].to_numpy()
+        offsets = table["kafka_offset"].to_numpy()
+        spans = {}
+        for partition in np.unique(partitions):
+            own = offsets[partitions == partition]
+            spans[int(partition)] = (int(own.min()), int(own.max()))
+        return cls(
+            Keys(keys.high[order], keys.low[order]),
+            order,
+            spans,
+            len(table),
+            table.nbytes + BYTES_PER_KEY * len(table),
+            table=table,
+        )
+
+    def find(self, keys: Keys) -> Rows:
+        """Rows of this chunk whose identity is among `keys`."""
+        if not len(keys) or not self.rows:
+            return np.empty(0, np.int64)
+        wanted = keys.take(np.argsort(keys.high, kind="stable"))
+        at = np.searchsorted(wanted.high, self.keys.high)
+        found = np.zeros(self.rows, bool)
+        while True:
+            inside = at < len(wanted)
+            candidate = np.minimum(at, len(wanted) - 1)
+            same_high = inside & (wanted.high[candidate] == self.keys.high)
+            found |= same_high & (wanted.low[candidate] == self.keys.low)
+            open_ = same_high & ~found
+            if not open_.any():
+                rows: Rows = self.order[found].astype(np.int64)
+                return rows
+            at = np.where(open_, at + 1, len(wanted))
+
+    def contains(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Which of `keys` have a row here."""
+        found = np.zeros(len(keys), bool)
+        if not self.rows or not len(keys):
+            return found
+        at = np.searchsorted(self.keys.high, keys.high)
+        while True:
+            inside = at < self.rows
+            candidate = np.minimum(at, self.rows - 1)
+            same_high = inside & (self.keys.high[candidate] == keys.high)
+            found |= same_high & (self.keys.low[candidate] == keys.low)
+            open_ = same_high & ~found
+            if not open_.any():
+                return found
+            at = np.where(open_, at + 1, self.rows)
+
+    def above(self, border: Mapping[int, int], maker: KeyMaker) -> Chunk | None:
+        """What of the chunk lies at or after the border; None when nothing does.
+
+        A spilled chunk that the border cuts stays whole: its view's SQL leaves out what is below.
+        """
+        if all(last < border.get(p, 0) for p, (_, last) in self.spans.items()):
+            return None
+        if self.table is None or all(
+            first >= border.get(p, 0) for p, (first, _) in self.spans.items()
+        ):
+            return self
+        limits = np.array([border.get(p, 0) for p in range(max(self.spans) + 1)], np.int64)
+        partitions = self.table["kafka_partition"].to_numpy()
+        keep = self.table["kafka_offset"].to_numpy() >= limits[partitions]
+        return _chunk(self.table.filter(pa.array(keep)), maker)
+
+    def without(self, rows: Rows, maker: KeyMaker) -> Chunk | None:
+        """The chunk without some rows, which turned out to be duplicates."""
+        if not len(rows):
+            return self
+        if self.table is None:
+            return replace(self, excluded=self.excluded | set(rows.tolist()))
+        keep = np.ones(self.rows, bool)
+        keep[rows] = False
+        table = self.table.filter(pa.array(keep))
+        return _chunk(table, maker) if len(table) else None
+
+    def spill(self, directory: Path, name: str) -> Chunk:
+        """The chunk with its rows on disk."""
+        path = directory / f"{name}.parquet"
+        # All columns of silver: queries put the file and silver's files together.
+        rows = plain_silver(self.table, SILVER_EVENTS.file_schema)
+        pq.write_table(rows, path, compression="zstd", compression_level=1, store_schema=False)
+        return replace(self, table=None, file=SpillFile(path), bytes=BYTES_PER_KEY * self.rows)
+
+
+def _chunk(table: pa.Table, maker: KeyMaker) -> Chunk:
+    table = table.combine_chunks()
+    return Chunk.of(table, maker.keys(table["source_id"], table["event_id"]))
+
+
+def merged(chunks: Sequence[Chunk], maker: KeyMaker) -> Chunk:
+    """Chunks in memory as one."""
+    tables = [chunk.table for chunk in chunks if chunk.table is not None]
+    if any(not table.schema.equals(tables[0].schema) for table in tables):
+        # Which columns are dictionaries depends on the format that the rows came in.
+        tables = [plain_silver(table, SILVER_EVENTS.file_schema) for table in tables]
+    return _chunk(pa.concat_tables(tables).unify_dictionaries(), maker)
+
+
+def nothing_below(chunks: Sequence[Chunk], border: Mapping[int, int]) -> bool:
+    """Whether no row of the chunks lies below the border (used by tests)."""
+    return all(
+        first >= border.get(p, 0) for chunk in chunks for p, (first, _) in chunk.spans.items()
+    )
+
+
+def plain_silver(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with exactly the columns of `schema`; missing ones are null."""
+    size = len(table)
+    arrays: list[Any] = []
+    for field in schema:
+        if field.name in table.column_names:
+            arrays.append(table[field.name].cast(field.type))
+        else:
+            arrays.append(pa.nulls(size, field.type))
+    return pa.table(arrays, schema=schema)

@@ -1,0 +1,181 @@
+"""DuckDB over a view of the union.
+
+One instance per process, so memory and threads are bounded for all queries together. It may read
+files below the lake and the tail's directory only, its settings are locked, and each query has a
+cursor with temporary views of its own: the tables it asked for, at one moment, of one tenant.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dc_platform.contracts.tables import TABLES, TableSpec
+from dc_platform.errors import PlatformError
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
+from dc_platform.serving.guard import Guard, RefusedError, view_name
+from dc_platform.serving.view import View
+from dc_platform.settings import Settings
+
+_BATCH_ROWS = 20_000
+_SNAPSHOT_SECONDS = 0.2
+
+
+class QueryTimeoutError(PlatformError):
+    """The query ran longer than it may."""
+
+
+class Snapshots:
+    """Newest snapshots of the tables beside silver.events, at most 0.2 s old."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._lock = threading.Lock()
+        self._tables: dict[str, tuple[LakeTable, Snapshot, float]] = {}
+
+    def of(self, spec: TableSpec) -> Snapshot:
+        """The snapshot of a table."""
+        with self._lock:
+            now = time.monotonic()
+            found = self._tables.get(spec.name)
+            if found is None:
+                self._lake.ensure(spec)
+                table = LakeTable(self._lake, spec)
+                found = (table, table.snapshot(), now)
+            elif now - found[2] > _SNAPSHOT_SECONDS:
+                table, snapshot, _ = found
+                if table.refresh() != snapshot.version:
+                    snapshot = table.snapshot()
+                found = (table, snapshot, now)
+            self._tables[spec.name] = found
+            return found[1]
+
+
+class Engine:
+    """Runs guarded SQL. Thread-safe."""
+
+    def __init__(self, settings: Settings, lake: Lake) -> None:
+        self._timeout = settings.query_timeout_seconds
+        self._guard = Guard()
+        self._snapshots = Snapshots(lake)
+        self._specs = {spec.name: spec for spec in TABLES}
+        tail = settings.data_dir.absolute() / "tail"
+        temporary = settings.data_dir.absolute() / "query-tmp"
+        for directory in (tail, temporary, Path(lake.uri)):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._instance = duckdb.connect(
+            config={
+                "threads": settings.query_threads,
+                "memory_limit": f"{settings.query_memory_mb}MB",
+                "temp_directory": str(temporary),
+                "python_enable_replacements": "false",
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+            }
+        )
+        for statement in (
+            "set global TimeZone = 'UTC'",
+            f"set allowed_directories = {sql_list([str(Path(lake.uri).absolute()), str(tail)])}",
+            "set enable_external_access = false",
+            "set parquet_metadata_cache = true",
+            "set lock_configuration = true",
+        ):
+            self._instance.execute(statement)
+
+    @contextmanager
+    def run_sql(
+        self, sql: str, view: View, *, tenant_id: str, parameters: Sequence[Any] = ()
+    ) -> Iterator[pa.RecordBatchReader]:
+        """Run SQL that a person wrote; gives its rows as a stream."""
+        guarded = self._guard.check(sql)
+        with self._cursor() as cursor:
+            for table in guarded.tables:
+                self._create_view(cursor, table, view, tenant_id)
+            with self._limited(cursor):
+                yield cursor.execute(guarded.sql, list(parameters)).to_arrow_reader(_BATCH_ROWS)
+
+    @contextmanager
+    def run_on_events(
+        self,
+        sql: str,
+        view: View,
+        *,
+        tenant_id: str,
+        parameters: dict[str, Any],
+        from_us: int | None,
+        to_us: int | None,
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor on which our own SQL over `events` has been executed."""
+        with self._cursor() as cursor:
+            cursor.register("tail", view.tail)
+            cursor.execute(
+                f"create temp view events as select * from ({view.union_sql(from_us, to_us)})"
+                f" where tenant_id = {_literal(tenant_id)}"
+            )
+            with self._limited(cursor):
+                yield cursor.execute(sql, parameters)
+
+    def _create_view(
+        self, cursor: duckdb.DuckDBPyConnection, table: str, view: View, tenant_id: str
+    ) -> None:
+        name = view_name(table)
+        where = f"where tenant_id = {_literal(tenant_id)}"
+        if table == "events":
+            cursor.register("tail", view.tail)
+            body = f"select * from ({view.union_sql()}) {where}"
+        else:
+            spec = self._specs[table]
+            snapshot = view.silver if table == "silver.events" else self._snapshots.of(spec)
+            if "tenant_id" not in spec.columns.names:
+                where = ""
+            body = f"select * from ({table_sql(spec, snapshot)}) {where}"
+        cursor.execute(f"create temp view {name} as {body}")
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self._instance.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    @contextmanager
+    def _limited(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        expired = threading.Event()
+
+        def interrupt() -> None:
+            expired.set()
+            cursor.interrupt()
+
+        timer = threading.Timer(self._timeout, interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (duckdb.InterruptException, OSError) as error:
+            # An OSError is how rows that are already streaming tell of any error of DuckDB's.
+            if expired.is_set():
+                raise QueryTimeoutError(
+                    f"the query ran longer than {self._timeout:.0f} s"
+                    " (DCP_QUERY_TIMEOUT_SECONDS); ask for less"
+                ) from error
+            if not isinstance(error, OSError):
+                raise
+            memory = "Out of Memory" in str(error)
+            raise (duckdb.OutOfMemoryException if memory else duckdb.Error)(str(error)) from error
+        except duckdb.PermissionException as error:
+            raise RefusedError(f"Not let through: {error}") from error
+        finally:
+            timer.cancel()
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,189 @@
+"""Which SQL is let through: one SELECT over the platform's tables.
+
+DuckDB itself parses the text (`json_serialize_sql`, which takes nothing but SELECT), and the tree is
+walked: every table must be one of ours, every table function one of a few harmless ones. What is
+not on a list is refused, so a new DuckDB feature is closed until someone opens it. The tree then
+goes back to SQL with our tables' names in place of `layer.table`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+TABLES = (
+    "events",
+    "bronze.events",
+    "silver.events",
+    "silver.quarantine",
+    "ops.landing_border",
+)
+_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
+# They tell about the process, its files or its settings, write, wait, or reach past the lists above.
+_FORBIDDEN_FUNCTIONS = frozenset(
+    {
+        "col_description",
+        "current_query",
+        "current_setting",
+        "currval",
+        "get_block_size",
+        "getenv",
+        "getvariable",
+        "json_execute_serialized_sql",
+        "json_serialize_plan",
+        "nextval",
+        "obj_description",
+        "query",
+        "query_table",
+        "setseed",
+        "shobj_description",
+        "sleep_ms",
+        "stats",
+        "write_log",
+    }
+)
+# PostgreSQL's functions about the catalog, but for these.
+_PG_ALLOWED = frozenset({"pg_size_pretty", "pg_typeof"})
+
+
+class RefusedError(Exception):
+    """The SQL is not let through; the message says why and what is."""
+
+
+@dataclass(frozen=True)
+class GuardedSql:
+    """SQL that may run, once its `tables` exist as views with the names of `view_name`."""
+
+    sql: str
+    tables: frozenset[str]
+
+
+def view_name(table: str) -> str:
+    """Name of the temporary view that stands for a table."""
+    return "dcp_" + table.replace(".", "__")
+
+
+class Guard:
+    """Checks and rewrites SQL. Thread-safe: each call has its own cursor."""
+
+    def __init__(self) -> None:
+        self._connection = duckdb.connect(config={"threads": 1, "memory_limit": "256MB"})
+
+    def check(self, sql: str) -> GuardedSql:
+        """The SQL as it may run; raises RefusedError."""
+        with self._connection.cursor() as cursor:
+            try:
+                tree = _parse(cursor, sql)
+                walk = _Walk()
+                walk.node(tree["statements"][0], frozenset())
+                text = json.dumps(tree)
+            except RecursionError:
+                raise RefusedError("The SQL is nested too deeply.") from None
+            rewritten = cursor.execute("select json_deserialize_sql(?::json)", [text]).fetchone()
+        assert rewritten is not None
+        return GuardedSql(rewritten[0], frozenset(walk.tables))
+
+
+def _parse(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    row = cursor.execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()
+    assert row is not None
+    tree: dict[str, Any] = json.loads(row[0])
+    if tree["error"]:
+        if tree.get("error_type") == "not implemented":
+            raise RefusedError("Only SELECT is let through (SELECT, WITH, DESCRIBE, SUMMARIZE).")
+        raise RefusedError(str(tree.get("error_message", "the SQL cannot be parsed")))
+    if len(tree["statements"]) != 1:
+        raise RefusedError("Send one statement at a time.")
+    return tree
+
+
+class _Walk:
+    """Visits the tree; `ctes` are the names of WITH that DuckDB sees at a node.
+
+    They have to be exactly those: a table name that the walk takes for a name of WITH, and DuckDB does
+    not, would be looked up in the catalog and then among the files.
+    """
+
+    def __init__(self) -> None:
+        self.tables: set[str] = set()
+
+    def node(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
+        for entry in (node.get("cte_map") or {}).get("map") or []:
+            # A query of WITH sees those before it, not itself and not those after it.
+            self.node(entry["value"], ctes)
+            ctes = ctes | {_folded(entry["key"])}
+        kind = node.get("type")
+        if kind == "BASE_TABLE":
+            self._table(node, ctes)
+        elif kind == "TABLE_FUNCTION":
+            self._table_function(_folded(node["function"]["function_name"]))
+        elif kind == "SHOW_REF":
+            self._show(node)
+        elif kind == "COLUMN_REF":
+            _shorten(node)
+        if node.get("class") in ("FUNCTION", "WINDOW"):
+            self._function(_folded(node.get("function_name")))
+        inner = ctes
+        if kind == "RECURSIVE_CTE_NODE":
+            inner = ctes | {_folded(node.get("cte_name"))}
+        for name, value in node.items():
+            if name == "cte_map":
+                continue
+            # Only the second part of a recursive query sees itself.
+            self._children(value, ctes if name == "left" else inner)
+
+    def _children(self, value: Any, ctes: frozenset[str]) -> None:
+        if isinstance(value, dict):
+            self.node(value, ctes)
+        elif isinstance(value, list):
+            for item in value:
+                self._children(item, ctes)
+
+    def _table_function(self, name: str) -> None:
+        if name not in _TABLE_FUNCTIONS:
+            raise RefusedError(
+                f"Table function {name!r} is not let through;"
+                f" there are {', '.join(sorted(_TABLE_FUNCTIONS))}."
+            )
+
+    def _function(self, name: str) -> None:
+        catalog = name.startswith("pg_") and name not in _PG_ALLOWED
+        if catalog or name in _FORBIDDEN_FUNCTIONS:
+            raise RefusedError(f"Function {name!r} is not let through.")
+
+    def _table(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
+        catalog, schema, name = (
+            _folded(node[part]) for part in ("catalog_name", "schema_name", "table_name")
+        )
+        if node.get("at_clause"):
+            raise RefusedError("AT (…) is not let through.")
+        if not catalog and not schema and name in ctes:
+            return
+        full = f"{schema}.{name}" if schema else name
+        if catalog or full not in TABLES:
+            raise RefusedError(f"There is no table {full!r}; there are {', '.join(TABLES)}.")
+        self.tables.add(full)
+        node["alias"] = node["alias"] or node["table_name"]
+        node["schema_name"], node["table_name"] = "", view_name(full)
+
+    def _show(self, node: dict[str, Any]) -> None:
+        # DESCRIBE and SUMMARIZE have a query; SHOW TABLES and its like have a name.
+        if not node.get("query"):
+            raise RefusedError(f"DESCRIBE takes a SELECT or one of {', '.join(TABLES)}.")
+
+
+def _folded(name: Any) -> str:
+    """A name as DuckDB compares it: only ASCII letters have a case (Python's `lower` makes a k of the
+    Kelvin sign).
+    """
+    return str(name or "").encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+def _shorten(node: dict[str, Any]) -> None:
+    """`silver.events.source_id` to `events.source_id`: the view has the table's short name."""
+    names = node.get("column_names") or []
+    if len(names) > 2 and ".".join(names[:2]).lower() in TABLES:
+        del names[0]

@@ -1,0 +1,310 @@
+"""The query of design 4.2 to SQL. Pure: names become quoted paths, values become parameters.
+
+A field is one of the envelope's names (design 3.2: eventId, sourceId, timestamp, eventType,
+metadata.receivedAt, metadata.processedAt, metadata.version, metadata.tags.NAME) or else a path into
+the payload: `userId`, `cart.items[0].price`, with or without a leading `payload.`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Operator = Literal[
+    "=", "==", "!=", "<>", "<", "<=", ">", ">=", "in", "not in", "contains", "exists"
+]
+Function = Literal["COUNT", "SUM", "AVG", "MIN", "MAX", "P50", "P95", "P99", "UNIQUE"]
+
+_ENVELOPE = {
+    "eventId": "event_id",
+    "clientEventId": "client_event_id",
+    "sourceId": "source_id",
+    "timestamp": "event_time",
+    "eventType": "event_type",
+    "payload": "payload",
+    "metadata.receivedAt": "received_at",
+    "metadata.processedAt": "processed_at",
+    "metadata.version": "schema_version",
+    "metadata.tags": "tags",
+}
+_TIMES = frozenset({"event_time", "received_at", "processed_at"})
+# DuckDB gives a meaning to quotes, backslashes and stars in the names of a path.
+_NAME = r"[^.\[\]\"'\\*\x00]+"
+_PATH = re.compile(rf"{_NAME}(?:\[\d{{1,9}}\]|\.{_NAME})*")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# From here on a double no longer tells an integer from its neighbours.
+_EXACT = 2**53
+_HUGE = 2**126
+_COMPARISONS = {
+    "=": "=",
+    "==": "=",
+    "!=": "<>",
+    "<>": "<>",
+    "<": "<",
+    "<=": "<=",
+    ">": ">",
+    ">=": ">=",
+}
+
+
+class QueryError(ValueError):
+    """The query cannot be run; the message names the field."""
+
+
+class Filter(BaseModel):
+    """One condition; all conditions must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(min_length=1, max_length=512)
+    operator: Operator
+    value: Any = None
+
+    @field_validator("operator", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+
+class Aggregation(BaseModel):
+    """One aggregate, per value of `groupBy`."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    field: str | None = Field(default=None, max_length=512)
+    function: Function
+    group_by: list[str] = Field(default_factory=list, alias="groupBy", max_length=16)
+    alias: str | None = Field(default=None, alias="as", max_length=128)
+
+    @field_validator("function", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.strip().upper() if isinstance(value, str) else value
+
+
+class Query(BaseModel):
+    """The body of POST /api/v1/query; the time range is [from, to)."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    from_: int | float | str | None = Field(default=None, alias="from")
+    to: int | float | str | None = None
+    filters: list[Filter] = Field(default_factory=list, max_length=64)
+    aggregations: list[Aggregation] = Field(default_factory=list, max_length=32)
+    limit: int = Field(default=1000, ge=0, le=100_000)
+
+
+class Statement(NamedTuple):
+    """SQL and the parameters that it names."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+class Compiled:
+    """The statements of a query. `count` counts what matches, before the limit."""
+
+    def __init__(self, query: Query) -> None:
+        self._parameters: dict[str, Any] = {}
+        self._query = query
+        self.from_us = _microseconds("from", query.from_)
+        self.to_us = _microseconds("to", query.to)
+        self.count = self._statement(lambda where: f"select count(*) from events{where}")
+        if query.aggregations:
+            self.statements = self._aggregates(query)
+        else:
+            self.statements = [self._statement(self._events)]
+
+    def _statement(self, sql: Callable[[str], str]) -> Statement:
+        self._parameters = {}
+        text = sql(self._where(self._query))
+        return Statement(text, self._parameters)
+
+    def _events(self, where: str) -> str:
+        return (
+            f"select {EVENT_COLUMNS} from events{where}"
+            f" order by event_time desc, event_id limit {self._query.limit}"
+        )
+
+    def _parameter(self, value: Any) -> str:
+        """A name for a value; DuckDB refuses parameters that no SQL names, so call it when used."""
+        name = f"p{len(self._parameters)}"
+        self._parameters[name] = value
+        return f"${name}"
+
+    def _where(self, query: Query) -> str:
+        conditions = []
+        if self.from_us is not None:
+            conditions.append(f"event_time >= make_timestamptz({self.from_us})")
+        if self.to_us is not None:
+            conditions.append(f"event_time < make_timestamptz({self.to_us})")
+        conditions += [self._condition(f) for f in query.filters]
+        return f" where {' and '.join(conditions)}" if conditions else ""
+
+    def _condition(self, condition: Filter) -> str:
+        column = _column(condition.field)
+        operator, value = condition.operator, condition.value
+        if column == "tags" and operator != "exists":
+            raise QueryError("filter on metadata.tags: name the tag, as in metadata.tags.region")
+        if operator == "exists":
+            text = column or self._text(condition.field)
+            return f"{text} is {'not ' if value is not False else ''}null"
+        if operator in ("in", "not in"):
+            if not isinstance(value, list):
+                raise QueryError(f"filter on {condition.field!r}: {operator!r} needs a list")
+            choices = [self._compare(condition.field, column, "=", v) for v in value]
+            any_of = f"({' or '.join(choices)})" if choices else "false"
+            return any_of if operator == "in" else f"not coalesce({any_of}, false)"
+        if operator == "contains":
+            if not isinstance(value, str):
+                raise QueryError(f"filter on {condition.field!r}: 'contains' needs a string")
+            text = column or self._text(condition.field)
+            return f"contains({text}::varchar, {self._parameter(value)})"
+        return self._compare(condition.field, column, _COMPARISONS[operator], value)
+
+    def _compare(self, field: str, column: str | None, operator: str, value: Any) -> str:
+        if value is None:
+            text = column or self._text(field)
+            if operator in ("=", "<>"):
+                return f"{text} is {'not ' if operator == '<>' else ''}null"
+            raise QueryError(f"filter on {field!r}: {operator!r} needs a value")
+        if isinstance(value, list | dict):
+            raise QueryError(f"filter on {field!r}: {operator!r} needs a single value")
+        if column in _TIMES:
+            at = _microseconds(field, value)
+            return f"{column} {operator} make_timestamptz({at})"
+        text = column or self._text(field)
+        if isinstance(value, bool):
+            return f"{text} {operator} {self._parameter('true' if value else 'false')}"
+        if isinstance(value, int | float) and column is None:
+            return self._compare_number(text, operator, value)
+        return f"{text} {operator} {self._parameter(str(value))}"
+
+    def _compare_number(self, text: str, operator: str, value: float) -> str:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf if value > 0 else -math.inf
+        rounded = f"{_number(text)} {operator} {self._parameter(number)}"
+        if not isinstance(value, int) or not _EXACT <= abs(value) < _HUGE:
+            return rounded
+        # Ids of 64 bits are integers that a double would confuse.
+        exact = f"try_cast({text} as hugeint) {operator} {self._parameter(value)}::hugeint"
+        return f"case when regexp_full_match({text}, '-?[0-9]+') then {exact} else {rounded} end"
+
+    def _text(self, field: str) -> str:
+        tag = field.removeprefix("metadata.").removeprefix("tags.")
+        if field.startswith(("metadata.tags.", "tags.")):
+            return f"tags[{self._parameter(tag)}]"
+        return f"(payload ->> {self._parameter(_json_path(field))})"
+
+    def _aggregates(self, query: Query) -> list[Statement]:
+        groups: dict[tuple[str, ...], list[Aggregation]] = {}
+        for aggregation in query.aggregations:
+            groups.setdefault(tuple(aggregation.group_by), []).append(aggregation)
+        return [
+            self._statement(partial(self._grouped, keys, members))
+            for keys, members in groups.items()
+        ]
+
+    def _grouped(self, keys: tuple[str, ...], members: list[Aggregation], where: str) -> str:
+        columns = []
+        for key in keys:
+            column = _column(key) or self._text(key)
+            columns.append(f"{column} as {_quoted(key)}")
+        columns += [
+            f"{self._aggregate(a)} as {_quoted(a.alias or default_name(a))}" for a in members
+        ]
+        by = f" group by {', '.join(str(i + 1) for i in range(len(keys)))}" if keys else ""
+        order = f" order by {len(keys) + 1} desc nulls last" if keys else ""
+        ties = "".join(f", {i + 1}" for i in range(len(keys)))
+        limit = self._query.limit
+        return f"select {', '.join(columns)} from events{where}{by}{order}{ties} limit {limit}"
+
+    def _aggregate(self, aggregation: Aggregation) -> str:
+        field, function = aggregation.field, aggregation.function
+        if function == "COUNT":
+            if field in (None, "", "*"):
+                return "count(*)"
+            return f"count({_column(field) or self._text(field)})"
+        if not field or field == "*":
+            raise QueryError(f"aggregation {function} needs a field")
+        column = _column(field)
+        if function == "UNIQUE":
+            return f"count(distinct {column or self._text(field)})"
+        if column in _TIMES:
+            value = f"epoch_ms({column})"
+        elif column is not None and function in ("MIN", "MAX"):
+            value = column
+        else:
+            value = _number(column or self._text(field))
+        if function in ("P50", "P95", "P99"):
+            return f"quantile_cont({value}, {int(function[1:]) / 100})"
+        return f"{function.lower()}({value})"
+
+
+EVENT_COLUMNS = (
+    "event_id, client_event_id, source_id, event_time, event_type, payload, received_at,"
+    " processed_at, schema_version, tags"
+)
+
+
+def default_name(aggregation: Aggregation) -> str:
+    """Name of an aggregate in the results: `avg_duration`, `count`."""
+    function = aggregation.function.lower()
+    if aggregation.field in (None, "", "*"):
+        return function
+    return f"{function}_{aggregation.field}"
+
+
+def _column(field: str) -> str | None:
+    return _ENVELOPE.get(field)
+
+
+def _json_path(field: str) -> str:
+    path = field.removeprefix("payload.")
+    if not _PATH.fullmatch(path):
+        raise QueryError(
+            f"field {field!r} is neither one of {', '.join(_ENVELOPE)} nor a payload path like"
+            " user.id or items[0].price"
+        )
+    steps = re.findall(r"[^.\[\]]+|\[\d+\]", path)
+    return "$" + "".join(s if s.startswith("[") else f'."{s}"' for s in steps)
+
+
+def _number(text: str) -> str:
+    """The number that a text is; null when it is none ("NaN" would spoil every sum)."""
+    number = f"try_cast({text} as double)"
+    return f"case when isfinite({number}) then {number} end"
+
+
+def _quoted(name: str) -> str:
+    if "\0" in name:
+        raise QueryError("a name must not have the character NUL")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _microseconds(name: str, value: Any) -> int | None:
+    """Epoch milliseconds or ISO 8601 (UTC when it has no zone) to epoch microseconds."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        raise QueryError(f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}")
+    if isinstance(value, int | float):
+        if not -62_135_596_800_000 <= value <= 253_402_300_799_999:
+            raise QueryError(f"{name}: {value} is not within the years 1 to 9999")
+        return int(value * 1000)
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise QueryError(
+            f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}"
+        ) from None
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,321 @@
+"""The tail: what Kafka has and silver does not, through landing's own decoder.
+
+One thread reads Kafka from silver's border on, judges the records as landing will, drops what is a
+duplicate of silver or of the earlier tail, and publishes views. When silver moves, the rows that it
+now covers leave the tail; a row after the border whose identity silver got from another address (the
+same event in two partitions) leaves it too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dc_platform.broker.client import RecordReader, ensure_topic
+from dc_platform.broker.records import Poll, TopicInfo
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.errors import BrokerUnavailableError, OffsetsExpiredError, StoreUnavailableError
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable, Snapshot
+from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
+from dc_platform.landing.commits import app_id
+from dc_platform.landing.identities import IdentityIndex, KeyMaker, Keys, first_of_each
+from dc_platform.landing.lander import decoder_for
+from dc_platform.registry.sources import Sources
+from dc_platform.serving.chunks import BYTES_PER_KEY, Chunk, Rows, merged
+from dc_platform.serving.view import SCHEMA, View
+from dc_platform.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 50
+_SILVER_SECONDS = 0.1
+# Polls of a flowing topic give chunks of a few rows: so many small ones become one.
+_SMALL_ROWS = 20_000
+_SMALL_CHUNKS = 16
+_SPILL_ROWS = 400_000
+# Kafka has not answered for so long: what it has may be more than the tail holds.
+_SILENT_SECONDS = 2.0
+
+
+class Tail:
+    """Follows one topic. `view` is always the newest view; `start` returns when there is one."""
+
+    def __init__(self, settings: Settings, sources: Sources | None) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._lake = Lake(settings.lake)
+        self._spill_dir = settings.data_dir.absolute() / "tail"
+        self._maker = KeyMaker()
+        self._index = IdentityIndex(
+            self._maker, id_column="event_id", memory_mb=settings.identity_memory_mb // 2
+        )
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
+        self._snapshot: Snapshot | None = None
+        self._border: dict[int, int] = {}
+        self._chunks: list[Chunk] = []
+        self._spills = 0
+        self._caught_up = False
+        self._full = False
+        self._answered = 0.0
+        self._up_to_ms = 0
+        self._next_silver = 0.0
+        self._arrivals: deque[tuple[float, int]] = deque()
+        # Without Kafka the view is silver alone, and not complete.
+        self.view: View | None = None
+        self.info: TopicInfo | None = None
+
+    def start(self) -> None:
+        """Begin to follow; returns at once. `wait` says when the first view is there."""
+        _empty(self._spill_dir)
+        self._thread.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Whether there is a view, waiting for it so long."""
+        return self._ready.wait(timeout)
+
+    def stop(self) -> None:
+        """Stop following."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    @property
+    def events_per_second(self) -> float:
+        """Events that arrived in Kafka per second, over the last ten seconds."""
+        since = time.monotonic() - 10
+        arrived = sum(count for at, count in list(self._arrivals) if at >= since)
+        return arrived / 10
+
+    @property
+    def kafka_answers(self) -> bool:
+        """Whether Kafka answered lately."""
+        return time.monotonic() - self._answered < _SILENT_SECONDS
+
+    def _run(self) -> None:
+        reader: RecordReader | None = None
+        while not self._stop.is_set():
+            try:
+                if reader is None:
+                    reader = self._connect()
+                self._step(reader)
+            except (BrokerUnavailableError, OffsetsExpiredError) as error:
+                log.warning("%s", error)
+                if reader is not None:
+                    reader.close()
+                    reader = None
+                self._publish()
+                self._stop.wait(0.5)
+            except Exception as error:
+                # Records may have been read and not taken, or a version of silver half followed.
+                if isinstance(error, StoreUnavailableError):
+                    log.warning("%s; the tail begins anew", error)
+                else:
+                    log.exception("the tail failed; it begins anew")
+                if reader is not None:
+                    reader.close()
+                reader, self._chunks, self._caught_up = None, [], False
+                self._index.clear()
+                self._publish()
+                self._stop.wait(1)
+        if reader is not None:
+            reader.close()
+
+    # --- following Kafka ---
+
+    def _connect(self) -> RecordReader:
+        settings = self._settings
+        self._lake.ensure(SILVER_EVENTS)
+        self._silver = LakeTable(self._lake, SILVER_EVENTS)
+        self._snapshot = self._silver.snapshot()
+        self._chunks = []
+        self._index.clear()
+        self._caught_up = self._full = False
+        self.info = ensure_topic(
+            settings.kafka_bootstrap,
+            settings.topic,
+            partitions=settings.topic_partitions,
+            replication=settings.topic_replication,
+        )
+        self._decoder = decoder_for(settings, self.info, self._sources)
+        self._border = self._read_border(self.info)
+        reader = RecordReader(settings.kafka_bootstrap, self.info)
+        begins = reader.beginning_offsets()
+        self._positions = {p: max(b, begins.get(p, 0)) for p, b in self._border.items()}
+        self._ends = reader.end_offsets()
+        reader.assign(self._positions)
+        return reader
+
+    def _read_border(self, info: TopicInfo) -> dict[int, int]:
+        return {
+            p: self._silver.txn(app_id(SILVER_EVENTS, info, p)) or 0 for p in range(info.partitions)
+        }
+
+    def _step(self, reader: RecordReader) -> None:
+        changed = False
+        if self._full:
+            self._stop.wait(_POLL_MS / 1000)
+            poll = Poll([], {})
+        else:
+            poll = reader.poll(_POLL_MS)
+            self._answered = time.monotonic()
+        if poll.records:
+            self._take(poll)
+            changed = True
+        self._positions.update(poll.next_offsets)
+        if not self._caught_up:
+            if not poll.records:
+                self._positions.update(reader.positions(self._positions))
+            self._caught_up = all(self._positions.get(p, 0) >= e for p, e in self._ends.items())
+            changed = changed or self._caught_up
+        if time.monotonic() >= self._next_silver:
+            self._next_silver = time.monotonic() + _SILVER_SECONDS
+            changed = self._follow_silver(reader) or changed
+        if changed or self.view is None or self.view.complete != self._complete():
+            self._publish()
+
+    def _take(self, poll: Poll) -> None:
+        assert self._snapshot is not None
+        judged = self._decoder.decode(poll.records)
+        now = time.monotonic()
+        self._arrivals.append((now, len(judged)))
+        while self._arrivals and self._arrivals[0][0] < now - 10:
+            self._arrivals.popleft()
+        self._up_to_ms = max(self._up_to_ms, max(r.timestamp_ms for r in poll.records))
+        if not len(judged):
+            return
+        rows = mask_rows(judged, is_valid(judged) & ~below(judged, self._border))
+        if not len(rows):
+            return
+        keys = self._maker.keys(rows["source_id"], rows["event_id"])
+        fresh = first_of_each(keys) & ~self._index.known(keys, scopes_of(rows), self._snapshot)
+        for chunk in self._chunks:
+            fresh &= ~chunk.contains(keys)
+        if fresh.any():
+            table = mask_rows(_silver_columns(rows), fresh).combine_chunks()
+            self._chunks.append(Chunk.of(table, keys.take(fresh)))
+            self._tidy()
+
+    # --- following silver ---
+
+    def _follow_silver(self, reader: RecordReader) -> bool:
+        assert self.info is not None
+        assert self._snapshot is not None
+        before = self._silver.version
+        try:
+            if self._silver.refresh() == before:
+                return False
+        except StoreUnavailableError as error:
+            # The view stays right with an older version and the longer tail after it.
+            log.warning("%s", error)
+            return False
+        old = set(self._snapshot.paths)
+        self._snapshot = self._silver.snapshot()
+        self._border = self._read_border(self.info)
+        added = [path for path in self._snapshot.paths if path not in old]
+        self._chunks = [
+            kept
+            for chunk in self._chunks
+            if (kept := chunk.above(self._border, self._maker)) is not None
+        ]
+        for keys in self._index.read(added):
+            self._index.add(keys, of=added)
+            self._drop_landed_elsewhere(keys)
+        behind = {p: b for p, b in self._border.items() if self._positions.get(p, 0) < b}
+        if behind:
+            # Landing is ahead of the tail: go on from where it stands.
+            self._positions.update(behind)
+            reader.assign(self._positions)
+        if self._full:
+            self._full = self._is_full()
+        return True
+
+    def _drop_landed_elsewhere(self, keys: Keys) -> None:
+        """Rows after the border whose identity has just landed from another address."""
+        kept: list[Chunk] = []
+        for chunk in self._chunks:
+            rows = chunk.find(keys)
+            if chunk.file is not None and len(rows):
+                rows = self._after_border(chunk, rows)
+            remaining = chunk.without(rows, self._maker)
+            if remaining is not None:
+                kept.append(remaining)
+        self._chunks = kept
+
+    def _after_border(self, chunk: Chunk, rows: Rows) -> Rows:
+        """Of rows of a spilled chunk, those that its view does not leave out anyway."""
+        assert chunk.file is not None
+        address = pq.read_table(chunk.file.path, columns=["kafka_partition", "kafka_offset"]).take(
+            pa.array(rows)
+        )
+        return rows[~below(address, dict(self._border))]
+
+    # --- bounds ---
+
+    def _tidy(self) -> None:
+        small = [c for c in self._chunks if c.table is not None and c.rows < _SMALL_ROWS]
+        if len(small) >= _SMALL_CHUNKS:
+            rest = [c for c in self._chunks if c not in small]
+            self._chunks = [*rest, merged(small, self._maker)]
+        limit = self._settings.tail_memory_mb * 2**20
+        spilled = True
+        if sum(c.bytes for c in self._chunks if c.table is not None) > limit:
+            spilled = self._spill()
+        self._full = not spilled or self._is_full()
+
+    def _spill(self) -> bool:
+        chosen: list[Chunk] = []
+        for chunk in self._chunks:
+            if chunk.table is not None and sum(c.rows for c in chosen) < _SPILL_ROWS:
+                chosen.append(chunk)
+        rest = [c for c in self._chunks if c not in chosen]
+        self._spills += 1
+        try:
+            whole = merged(chosen, self._maker).spill(self._spill_dir, f"tail-{self._spills}")
+        except OSError as error:
+            # No room: stay in memory, read no further, and say that answers are not complete.
+            log.error("the tail cannot spill to %s: %s", self._spill_dir, error)
+            return False
+        self._chunks = [whole, *rest]
+        return True
+
+    def _is_full(self) -> bool:
+        disk = sum(c.file.bytes for c in self._chunks if c.file is not None)
+        identities = sum(c.rows for c in self._chunks) * BYTES_PER_KEY
+        return (
+            disk > self._settings.tail_disk_mb * 2**20
+            or identities > self._settings.identity_memory_mb * 2**20 // 2
+        )
+
+    def _complete(self) -> bool:
+        return self._caught_up and not self._full and self.kafka_answers
+
+    def _publish(self) -> None:
+        if self._snapshot is None:
+            return
+        self.view = View(
+            self._snapshot,
+            dict(self._border),
+            tuple(self._chunks),
+            complete=self._complete(),
+            up_to_ms=self._up_to_ms,
+        )
+        self._ready.set()
+
+
+def _silver_columns(rows: pa.Table) -> pa.Table:
+    names = [name for name in SCHEMA.names if name in rows.column_names]
+    return rows.select(names)
+
+
+def _empty(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for file in directory.glob("tail-*.parquet"):
+        file.unlink()

@@ -1,0 +1,95 @@
+"""One moment of the union: silver at a version, and the tail after that version's border.
+
+Both sides come from the same border, so an event is in exactly one of them: rows that the version
+holds, or rows after the offsets that the version covers. A view never changes; a query keeps the one
+that it began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.table import Snapshot, empty_select, sql_list
+from dc_platform.serving.chunks import Chunk, plain_silver
+
+SCHEMA = SILVER_EVENTS.file_schema
+COLUMNS = ", ".join(SCHEMA.names)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """`complete` is False while the tail does not hold all that Kafka has; then the answers hold up
+    to `up_to_ms` (append time, epoch milliseconds).
+    """
+
+    silver: Snapshot
+    border: Mapping[int, int]
+    chunks: Sequence[Chunk] = field(default_factory=tuple)
+    complete: bool = True
+    up_to_ms: int = 0
+
+    @cached_property
+    def tail(self) -> pa.Table:
+        """The tail's rows that are in memory."""
+        tables = [chunk.table for chunk in self.chunks if chunk.table is not None]
+        if not tables:
+            return SCHEMA.empty_table()
+        return pa.concat_tables([plain_silver(t, SCHEMA) for t in tables])
+
+    @property
+    def tail_rows(self) -> int:
+        """Rows of the tail, in memory and on disk, before exclusions."""
+        return sum(chunk.rows for chunk in self.chunks)
+
+    def silver_sql(self, from_us: int | None = None, to_us: int | None = None) -> str:
+        """A SELECT of silver's rows; a time range leaves out files that cannot match."""
+        return _parquet(self.silver, from_us, to_us)
+
+    def union_sql(self, from_us: int | None = None, to_us: int | None = None) -> str:
+        """A SELECT of the union; the relation `tail` must be registered."""
+        parts = [_parquet(self.silver, from_us, to_us)]
+        if len(self.tail):
+            parts.append(f"select {COLUMNS} from tail")
+        parts += [self._spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
+        return " union all ".join(parts)
+
+    def _spilled_sql(self, chunk: Chunk) -> str:
+        assert chunk.file is not None
+        conditions = [
+            f"not (kafka_partition = {p} and kafka_offset < {self.border[p]})"
+            for p, (first, _) in chunk.spans.items()
+            if first < self.border.get(p, 0)
+        ]
+        if chunk.excluded:
+            numbers = ", ".join(map(str, sorted(chunk.excluded)))
+            conditions.append(f"file_row_number not in ({numbers})")
+        where = f" where {' and '.join(conditions)}" if conditions else ""
+        files = sql_list([str(chunk.file.path)])
+        return f"select {COLUMNS} from read_parquet({files}, file_row_number = true){where}"
+
+
+def _parquet(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> str:
+    paths = _pruned(snapshot, from_us, to_us)
+    if not paths:
+        return empty_select(SCHEMA)
+    return f"select {COLUMNS} from read_parquet({sql_list(paths)}, hive_partitioning = false)"
+
+
+def _pruned(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> list[str]:
+    if (from_us is None and to_us is None) or not snapshot.paths:
+        return snapshot.paths
+    low, high = snapshot.bounds("event_time")
+    if pa.types.is_null(low.type):
+        return snapshot.paths
+    keep = pa.array([True] * len(low))
+    if to_us is not None:
+        keep = pc.and_(keep, pc.less(low.cast(pa.int64()), to_us).fill_null(True))
+    if from_us is not None:
+        keep = pc.and_(keep, pc.greater_equal(high.cast(pa.int64()), from_us).fill_null(True))
+    return [path for path, kept in zip(snapshot.paths, keep.to_pylist(), strict=True) if kept]

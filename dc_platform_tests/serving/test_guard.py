@@ -1,0 +1,312 @@
+"""What SQL is let through: a SELECT over our tables, of one's own tenant, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+
+import duckdb
+import pytest
+
+from dc_platform.serving.guard import TABLES, Guard, RefusedError
+from dc_platform_tests.helpers.serving import Served
+
+# Statements that write, read files, reach settings, catalogs, the process or other tenants.
+ATTEMPTS = [
+    # writing
+    "insert into events values (1)",
+    "insert into silver.events select * from silver.events",
+    "update events set event_type = 'x'",
+    "delete from events",
+    "truncate events",
+    "create table x as select 1",
+    "create or replace view events as select 1",
+    "create temp table x (a int)",
+    "create macro m() as 1",
+    "create schema s",
+    "create type t as enum ('a')",
+    "create sequence s",
+    "create secret (type s3)",
+    "drop view dcp_events",
+    "drop table events",
+    "alter table events rename to e",
+    "merge into events using events on true when matched then delete",
+    "comment on table events is 'x'",
+    "copy events to '/tmp/x.csv'",
+    "copy (select 1) to '/tmp/x.parquet'",
+    "copy events from '/tmp/x.csv'",
+    "export database '/tmp/x'",
+    "import database '/tmp/x'",
+    "select * into x from events",
+    "vacuum",
+    "checkpoint",
+    "force checkpoint",
+    "analyze",
+    # settings, catalogs, extensions, prepared statements
+    "set memory_limit = '1TB'",
+    "set enable_external_access = true",
+    "reset all",
+    "pragma database_list",
+    "pragma version",
+    "pragma show_tables",
+    "attach '/tmp/x.db' as x",
+    "detach memory",
+    "use memory",
+    "install httpfs",
+    "load httpfs",
+    "call pragma_version()",
+    "begin",
+    "commit",
+    "prepare p as select 1",
+    "execute p",
+    "deallocate p",
+    "explain select 1",
+    "explain analyze select * from events",
+    "show tables",
+    "show all tables",
+    "show databases",
+    "describe",
+    "show variables",
+    # several statements
+    "select 1; select 2",
+    "select 1; drop view dcp_events",
+    "",
+    ";",
+    "-- nothing",
+    "this is no sql",
+    # files
+    "select * from '/etc/passwd'",
+    'select * from "/etc/passwd"',
+    "select * from read_csv('/etc/passwd')",
+    "select * from read_csv_auto('/etc/passwd')",
+    "select * from read_text('/etc/passwd')",
+    "select * from read_blob('/etc/*')",
+    "select * from read_json('/etc/passwd')",
+    "select * from read_ndjson_objects('/etc/passwd')",
+    "select * from read_parquet('{file}')",
+    "select * from parquet_scan('{file}')",
+    "select * from parquet_metadata('{file}')",
+    "select * from parquet_schema('{file}')",
+    "select * from '{file}'",
+    'select * from "{file}"',
+    "select * from glob('/**')",
+    "select * from sniff_csv('/etc/passwd')",
+    "select * from sqlite_scan('/tmp/x', 'y')",
+    "select * from delta_scan('/tmp')",
+    "select (select content from read_text('/etc/passwd'))",
+    "select * from events where event_type in (select content from read_text('/etc/passwd'))",
+    "select * from (select * from read_text('/etc/passwd'))",
+    "select 1 union all select content from read_text('/etc/passwd')",
+    "with x as (select * from read_text('/etc/passwd')) select * from x",
+    "describe select * from '{file}'",
+    "summarize '{file}'",
+    "select * from (pivot '{file}' on event_type in ('t') using count(*))",
+    "select * from events order by (select content from read_text('/etc/passwd'))",
+    "select count(*) filter (where 1 in (select 1 from '{file}')) from events",
+    # names of WITH that DuckDB does not see where they are used
+    'with "{file}" as (select * from "{file}") select * from "{file}"',
+    'with a as (select * from "{file}"), "{file}" as (select 1) select * from a',
+    'with a as (with "{file}" as (select 1) select 1) select * from "{file}"',
+    'select * from (with "{file}" as (select 1) select 1) x, "{file}"',
+    'with recursive "{file}" as (select * from "{file}" union all select * from "{file}")'
+    ' select * from "{file}"',
+    'with "{kelvin}" as (select 1) select * from "{file}"',
+    "with tail as (select * from tail) select * from tail",
+    "with dcp_events as (select * from dcp_events) select * from dcp_events",
+    "with duckdb_views as (select * from duckdb_views) select * from duckdb_views",
+    # the engine's own tables and functions
+    "select * from tail",
+    "select * from dcp_events",
+    "select * from temp.dcp_events",
+    "select * from memory.main.dcp_events",
+    "select * from information_schema.tables",
+    "select * from pg_catalog.pg_class",
+    "select * from sqlite_master",
+    "select * from duckdb_settings",
+    "select * from duckdb_settings()",
+    "select * from duckdb_secrets()",
+    "select * from duckdb_temporary_files()",
+    "select * from duckdb_views()",
+    "select * from pragma_database_list()",
+    "select * from query('select 1')",
+    "select * from query_table('events')",
+    "select * from events at (version => 1)",
+    "select * from gold.events",
+    "select * from silver.tail",
+    "select * from main.events",
+    "select getenv('HOME')",
+    "select 'HOME'.getenv()",
+    "select main.getenv('HOME')",
+    "select current_setting('temp_directory')",
+    "select getvariable('x')",
+    "select nextval('s')",
+    "select write_log('x')",
+    "select sleep_ms(100000)",
+    "select pg_sleep(100)",
+    "select pg_get_viewdef(1)",
+    "select json_serialize_plan('select 1')",
+    "select * from json_execute_serialized_sql('x')",
+    "select setseed(0.5)",
+    "select * from checkpoint()",
+    "select * from force_checkpoint()",
+    "select * from events where getenv('HOME') = 'x'",
+    "select list_transform([1], lambda x: getenv('HOME'))",
+    "select count(*) over (order by current_setting('threads')) from events",
+]
+
+
+@pytest.mark.parametrize("sql", ATTEMPTS)
+def test_attempts_are_refused(served: Served, sql: str) -> None:
+    assert served.view is not None
+    file = served.view.silver.paths[0]
+    assert "k" in file
+    sql = sql.replace("{file}", file).replace("{kelvin}", file.replace("k", "\u212a"))
+    with pytest.raises(RefusedError) as refused:
+        served.sql(sql)
+    assert str(refused.value)
+
+
+def test_there_are_enough_attempts() -> None:
+    assert len(set(ATTEMPTS)) == len(ATTEMPTS) >= 60
+
+
+# SQL → its rows; the served lake has events 0 to 11, 8 of them in silver.
+LEGITIMATE = {
+    "select count(*) from events": [(12,)],
+    "SELECT COUNT(*) FROM Events": [(12,)],
+    'select count(*) from "events"': [(12,)],
+    "select count(*) from silver.events": [(8,)],
+    "select count(*) from bronze.events": [(10,)],
+    "select count(*), min(reason) from silver.quarantine": [(2, "malformed_json")],
+    "select count(*) from ops.landing_border": [(2,)],
+    "select 1": [(1,)],
+    "select 1;": [(1,)],
+    "/* a */ select 1 -- b": [(1,)],
+    "values (1), (2)": [(1,), (2,)],
+    "from range(3)": [(0,), (1,), (2,)],
+    "table events limit 0": [],
+    "from events select count(*)": [(12,)],
+    "select e.event_type, count(*) from events e group by 1": [("t", 12)],
+    "select events.event_type from events limit 1": [("t",)],
+    "select silver.events.event_type from silver.events limit 1": [("t",)],
+    "select count(*) from silver.events s join events e using (source_id, event_id)": [(8,)],
+    "select count(*) from events e left join silver.events s on s.event_id = e.event_id"
+    " where s.event_id is null": [(4,)],
+    "select sum((payload ->> '$.n')::int) from events": [(66,)],
+    "select sum(n) from (select (payload ->> 'n')::int as n from events)": [(66,)],
+    "select max(json_extract(payload, '$.d')::double) from events": [(11.5,)],
+    "with a as (select count(*) as n from events) select n from a": [(12,)],
+    "with a as (select 1 as x), b as (select x + 1 as x from a) select * from a, b": [(1, 2)],
+    "with events as (select * from events limit 3) select count(*) from events": [(3,)],
+    "with A as (select 1) select * from a": [(1,)],
+    "with a as (select 1) select (select * from a)": [(1,)],
+    "with a as (select 5 as n) select count(*) from events, a where (payload ->> 'n')::int < n": [
+        (5,)
+    ],
+    "with recursive r as (select 1 as i union all select i + 1 from r where i < 4)"
+    " select sum(i) from r": [(10,)],
+    "select count(*) from events where event_id in (select event_id from silver.events)": [(8,)],
+    "select count(*) from events e where exists (select 1 from silver.events s"
+    " where s.event_id = e.event_id)": [(8,)],
+    "select row_number() over (order by event_time) as r from events qualify r <= 2": [(1,), (2,)],
+    "select count(*) filter (where event_time >= timestamptz '2023-11-14 22:13:25+00') from events": [
+        (7,)
+    ],
+    "select date_trunc('day', event_time)::date::varchar as d, count(*) from events group by all"
+    " order by all": [("2023-11-14", 12)],
+    "select count(distinct source_id) from events having count(*) > 5": [(1,)],
+    "select case when 1 = 1 then 'it''s' end": [("it's",)],
+    "select 'ü€\U0001f600', '\n'": [("ü€\U0001f600", "\n")],
+    "select unnest([1, 2])": [(1,), (2,)],
+    "select list_transform([1, 2], lambda x: x * 2)": [([2, 4],)],
+    "select [x + 1 for x in [1, 2]]": [([2, 3],)],
+    "select {'a': 1}.a, [1, 2][2], map {'k': 'v'}['k']": [(1, 2, "v")],
+    "select sum(i) from range(10) t(i) where i between 2 and 4": [(9,)],
+    "select count(*) from events using sample 100 percent": [(12,)],
+    "select * from (values ('a', 1)) t(name, n)": [("a", 1)],
+    "select 1 union all select 2 order by 1 desc": [(2,), (1,)],
+    "select 1 intersect select 1": [(1,)],
+    "select event_type, count(*) from events group by grouping sets ((event_type), ())"
+    " order by 1 nulls last": [("t", 12), (None, 12)],
+    "select * from (pivot silver.events on event_type in ('t') using count(*) group by tenant_id)": [
+        ("default", 8)
+    ],
+    "select column_name from (describe silver.events) limit 1": [("tenant_id",)],
+    "select count(*) from (summarize events)": [(17,)],
+    "select try_cast('x' as int), coalesce(null, 2), nullif(1, 1)": [(None, 2, None)],
+    "select 170141183460469231731687303715884105727::hugeint = 2::hugeint ^ 1": [(False,)],
+    "select interval '1 day' + date '2024-01-01' = timestamp '2024-01-02'": [(True,)],
+    "select '1 AND 2' like '% AND %', 'a%' like 'a\\%' escape '\\'": [(True, True)],
+    "select regexp_extract('abc-12', '([a-z]+)-(\\d+)', 2)": [("12",)],
+    "select * from json_each('[1, 2]')": None,
+    "select count(*) from events e, lateral (select e.event_type as x) t where x = 't'": [(12,)],
+    "select count(*) from events e1 join events e2 on e1.event_id = e2.event_id": [(12,)],
+    "select e.event_id is not null from events e asof join silver.events s"
+    " on e.event_time >= s.event_time limit 1": [(True,)],
+    "select count(*) from events where payload like '%\"n\":7%'": [(1,)],
+    "select pg_typeof(1), typeof(1)": [("integer", "INTEGER")],
+    "select max(processed_at) is not null, current_date is not null from events": [(True, True)],
+}
+
+
+@pytest.mark.parametrize("sql", LEGITIMATE)
+def test_legitimate_queries_are_right(served: Served, sql: str) -> None:
+    found = served.sql(sql)
+    expected = LEGITIMATE[sql]
+    if expected is not None:
+        assert found == expected
+
+
+def test_parameters_are_values(served: Served) -> None:
+    assert served.sql("select count(*) from events where event_type = ?", "t") == [(12,)]
+    assert served.sql("select $2, $1", "a", 5) == [(5, "a")]
+    assert served.sql("select ?", "'; drop view dcp_events; --") == [
+        ("'; drop view dcp_events; --",)
+    ]
+
+
+def test_a_tenant_sees_only_its_own(served: Served) -> None:
+    for table, own, other in (("events", 12, 2), ("silver.events", 8, 1), ("bronze.events", 10, 1)):
+        count = f"select count(*) from {table}"
+        assert served.sql(count) == [(own,)]
+        assert served.sql(count, tenant="other") == [(other,)]
+        assert served.sql(count, tenant="x' or 'a' = 'a") == [(0,)]
+        secret = f"select count(*) from {table} where event_type = 'secret'"
+        assert served.sql(secret) == [(0,)]
+    assert served.sql("select distinct tenant_id from events", tenant="other") == [("other",)]
+
+
+def test_a_query_without_our_tables_needs_none() -> None:
+    assert Guard().check("select 1").tables == frozenset()
+    assert Guard().check("select * from EVENTS, silver.Events").tables == {
+        "events",
+        "silver.events",
+    }
+    assert "events" in TABLES
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select " + "(" * 5_000 + "1" + ")" * 5_000,
+        "select " + "-" * 900 + "1",
+        "select " + "(select " * 300 + "1" + ")" * 300,
+        "select " + " + ".join(["1"] * 5_000),
+        "select " + "[" * 400 + "]" * 400,
+        "select 1 where " + " or ".join(f"{n} = {n}" for n in range(3_000)),
+        "select " + "case when true then " * 400 + "1" + " end" * 400,
+    ],
+)
+def test_deep_or_long_sql_is_answered_or_refused(served: Served, sql: str) -> None:
+    with contextlib.suppress(RefusedError, duckdb.Error):
+        served.sql(sql)
+
+
+def test_nothing_was_written_to_the_engine(served: Served) -> None:
+    """After all attempts the process has the views of no query, and its settings."""
+    cursor = served.engine._instance.cursor()
+    rows = cursor.execute("select view_name from duckdb_views() where not internal").fetchall()
+    assert rows == []
+    with pytest.raises(duckdb.Error):
+        cursor.execute("set enable_external_access = true")
+    with pytest.raises(duckdb.PermissionException):
+        cursor.execute("select * from read_text('/etc/hostname')")
