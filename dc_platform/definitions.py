@@ -1,0 +1,22 @@
+"""What Dagster loads: assets, checks, sensor, schedule. One process per run: steps share it."""
+
+import dagster as dg
+
+from dc_platform.orchestration.assets import (
+    bronze_events,
+    landing_job,
+    quarantine,
+    silver_events,
+    topic,
+)
+from dc_platform.orchestration.checks import CHECKS, checks_job, checks_schedule
+from dc_platform.orchestration.sensor import landing_sensor
+
+defs = dg.Definitions(
+    assets=[topic, bronze_events, silver_events, quarantine],
+    asset_checks=CHECKS,
+    jobs=[landing_job, checks_job],
+    schedules=[checks_schedule],
+    sensors=[landing_sensor],
+    executor=dg.in_process_executor,
+)

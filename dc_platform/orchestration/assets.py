@@ -1,0 +1,168 @@
+"""The assets: the Kafka topic, bronze, silver, quarantine.
+
+Bronze is materialized by the long landing run, which writes silver and quarantine in the same breath
+and reports them for the ingest days that it touched. Materializing silver itself is the backfill: a
+day is built anew from bronze.
+"""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from dc_platform.broker.client import ensure_topic
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE
+from dc_platform.lake.store import Lake
+from dc_platform.landing.backfill import backfill_silver
+from dc_platform.landing.lander import decoder_for
+from dc_platform.orchestration.landing_run import LandingReport, LandingRun
+from dc_platform.orchestration.metadata import column_schema, landing_metadata
+from dc_platform.registry.database import Database
+from dc_platform.registry.sources import Sources
+from dc_platform.settings import settings
+
+TOPIC_KEY = dg.AssetKey(["kafka", "events"])
+BRONZE_KEY = dg.AssetKey(["bronze", "events"])
+SILVER_KEY = dg.AssetKey(["silver", "events"])
+QUARANTINE_KEY = dg.AssetKey(["silver", "quarantine"])
+
+LANE = "dc_platform/lane"
+OWNERS = ["team:data-platform"]
+
+# One partition per ingest date, UTC; hours are rows (an hourly key per hour since 2000 would pass
+# Dagster's 100,000). Today is a partition from its first minute on.
+DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_offset=1)
+
+# A landing run reports every 30 s while events flow. Dagster's floor is one minute.
+_FRESH = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=10), fail_window=timedelta(minutes=30)
+)
+
+topic = dg.AssetSpec(
+    TOPIC_KEY,
+    description="The write-ahead log: every acknowledged event is here first (acks=all). Blocks of"
+    " NDJSON from the gateway, records of any producer.",
+    group_name="broker",
+    kinds={"kafka"},
+    owners=OWNERS,
+    metadata={"topic": settings().topic, "bootstrap": settings().kafka_bootstrap},
+)
+
+
+@dg.asset(
+    key=BRONZE_KEY,
+    deps=[TOPIC_KEY],
+    group_name="bronze",
+    kinds={"deltalake"},
+    owners=OWNERS,
+    description=BRONZE_EVENTS.description + " Materialized by a long landing run, which commits"
+    " bronze, quarantine and silver; starting another one hands over to it.",
+    freshness_policy=_FRESH,
+    metadata={"dagster/column_schema": column_schema(BRONZE_EVENTS)},
+    op_tags={LANE: "landing"},
+)
+def bronze_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """Lands until it is handed over, stopped or idle."""
+
+    def report(current: LandingReport) -> None:
+        context.log_event(dg.AssetMaterialization(BRONZE_KEY, metadata=_metadata(current)))
+        for event in silver_materializations(current):
+            context.log_event(event)
+
+    run = LandingRun(settings(), context.run_id, log=context.log.info, report=report)
+    final = run.run()
+    for event in silver_materializations(final):
+        context.log_event(event)
+    return dg.MaterializeResult(metadata={**_metadata(final), "ended": final.ended or ""})
+
+
+@dg.asset(
+    key=SILVER_KEY,
+    deps=[BRONZE_KEY],
+    partitions_def=DAYS,
+    group_name="silver",
+    kinds={"deltalake"},
+    owners=OWNERS,
+    description=SILVER_EVENTS.description
+    + " Written by the landing run; materializing a day builds"
+    " it anew from bronze, and changes nothing when nothing changed.",
+    freshness_policy=_FRESH,
+    metadata={"dagster/column_schema": column_schema(SILVER_EVENTS)},
+    op_tags={LANE: "backfill"},
+    pool="silver_events_backfill",
+)
+def silver_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """Builds one ingest date of silver from bronze."""
+    configured = settings()
+    info = ensure_topic(
+        configured.kafka_bootstrap,
+        configured.topic,
+        partitions=configured.topic_partitions,
+        replication=configured.topic_replication,
+    )
+    decoder = decoder_for(configured, info, Sources(Database(configured.registry)))
+    day = date.fromisoformat(context.partition_key)
+    done = backfill_silver(Lake(configured.lake), decoder, day)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/partition_row_count": done.after,
+            "rows before": done.before,
+            "added": done.added,
+            "removed": done.removed,
+            "changed": done.version is not None,
+        }
+    )
+
+
+landing_job = dg.define_asset_job(
+    "landing",
+    selection=dg.AssetSelection.assets(BRONZE_KEY).without_checks(),
+    description="One long landing run.",
+    tags={LANE: "landing"},
+)
+
+quarantine = dg.AssetSpec(
+    QUARANTINE_KEY,
+    deps=[BRONZE_KEY],
+    partitions_def=DAYS,
+    group_name="silver",
+    kinds={"deltalake"},
+    owners=OWNERS,
+    description=SILVER_QUARANTINE.description + " Written by the landing run.",
+    metadata={"dagster/column_schema": column_schema(SILVER_QUARANTINE)},
+)
+
+
+def silver_materializations(current: LandingReport) -> Iterator[dg.AssetMaterialization]:
+    """The landing run's reports about silver and quarantine, by ingest day."""
+    totals = current.totals
+    if not totals.commits:
+        return
+    rows = current.rows
+    for day in sorted(totals.days):
+        metadata: dict[str, Any] = {
+            "landed by this run": totals.landed,
+            "duplicates kept out by this run": totals.duplicates,
+            "silver version": totals.silver_version,
+        }
+        if rows is not None:
+            metadata["dagster/partition_row_count"] = rows.silver.get(day, 0)
+            metadata["dagster/row_count"] = sum(rows.silver.values())
+        yield dg.AssetMaterialization(SILVER_KEY, partition=day, metadata=metadata)
+        if totals.rejected and rows is not None:
+            metadata = {
+                "rejected in this run": totals.rejected,
+                "dagster/partition_row_count": rows.quarantine.get(day, 0),
+                "dagster/row_count": sum(rows.quarantine.values()),
+            }
+            yield dg.AssetMaterialization(QUARANTINE_KEY, partition=day, metadata=metadata)
+
+
+def _metadata(current: LandingReport) -> dict[str, Any]:
+    return landing_metadata(
+        current.totals,
+        lag=current.lag,
+        seconds=current.seconds,
+        table_rows=current.rows.bronze if current.rows else None,
+    )

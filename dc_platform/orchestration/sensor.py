@@ -1,0 +1,161 @@
+"""The landing sensor: keeps the landing slot manned. It never reads a record.
+
+Each tick compares the end of the log with silver's border and looks at the lease. Dagster's own idea
+of which runs live is no evidence (a run whose worker was killed with its code server stays STARTED
+for ever), so runs without the lease that are too old to be starting are ended here.
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+from functools import cache
+
+import dagster as dg
+
+from dc_platform.broker.client import RecordReader, ensure_topic
+from dc_platform.broker.records import TopicInfo
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.errors import PlatformError
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable
+from dc_platform.landing.commits import app_id
+from dc_platform.orchestration.assets import LANE, TOPIC_KEY, landing_job
+from dc_platform.orchestration.landing_run import SLOT
+from dc_platform.registry.database import Database
+from dc_platform.registry.leases import Lease, Leases
+from dc_platform.settings import settings
+
+_TICK_SECONDS = 5
+# From its creation a run needs 10 to 13 s on two busy cores, and may wait 60 s for the lease.
+_STARTING_SECONDS = 100
+_OBSERVE_SECONDS = 60
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+class _Gauge:
+    """Clients that live as long as the code server: connecting each tick would cost more than the
+    tick."""
+
+    def __init__(self) -> None:
+        self._reader: RecordReader | None = None
+        self._silver: LakeTable | None = None
+        self._info: TopicInfo | None = None
+
+    def lag(self) -> tuple[int, int]:
+        """(records not landed, end of the log as one number)."""
+        try:
+            return self._lag()
+        except PlatformError:
+            self.reset()
+            raise
+
+    def _lag(self) -> tuple[int, int]:
+        configured = settings()
+        if self._reader is None or self._info is None:
+            self._info = ensure_topic(
+                configured.kafka_bootstrap,
+                configured.topic,
+                partitions=configured.topic_partitions,
+                replication=configured.topic_replication,
+            )
+            self._reader = RecordReader(configured.kafka_bootstrap, self._info)
+        if self._silver is None:
+            lake = Lake(configured.lake)
+            lake.ensure(SILVER_EVENTS)
+            self._silver = LakeTable(lake, SILVER_EVENTS)
+        self._silver.refresh()
+        ends = self._reader.end_offsets()
+        done = {p: self._silver.txn(app_id(SILVER_EVENTS, self._info, p)) or 0 for p in ends}
+        return sum(max(0, end - done[p]) for p, end in ends.items()), sum(ends.values())
+
+    def reset(self) -> None:
+        """Connect anew at the next tick."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._silver = self._info = None
+
+
+@cache
+def _gauge() -> _Gauge:
+    return _Gauge()
+
+
+@cache
+def _leases() -> Leases:
+    configured = settings()
+    return Leases(Database(configured.registry), stale_seconds=configured.lease_stale_seconds)
+
+
+@dg.sensor(
+    job=landing_job,
+    minimum_interval_seconds=_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts a landing run when events wait and nobody lands them, and a successor when"
+    " a run has become old.",
+)
+def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """One tick: at most one run."""
+    cursor = json.loads(context.cursor or "{}")
+    try:
+        lag, end = _gauge().lag()
+    except PlatformError as error:
+        return dg.SensorResult(skip_reason=f"cannot look: {error}")
+    lease = _leases().current(SLOT)
+    starting = _starting_runs(context.instance, lease)
+    moved = end != cursor.get("end")
+    observe = time.time() - cursor.get("observed", 0) > _OBSERVE_SECONDS and (moved or lag > 0)
+    wanted = _wanted(lease, starting, lag, moved)
+    events = (
+        [dg.AssetObservation(TOPIC_KEY, metadata={"lag (records)": lag, "end": end})]
+        if observe
+        else []
+    )
+    cursor = {"end": end, "observed": time.time() if observe else cursor.get("observed", 0)}
+    holder = f"run {lease.owner[:8]} holds the lease" if lease else "nobody holds the lease"
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(tags={LANE: "landing", "dc_platform/slot": SLOT})]
+        if wanted
+        else None,
+        skip_reason=None if wanted else f"lag {lag} records, {holder}, {len(starting)} starting",
+        cursor=json.dumps(cursor),
+        asset_events=events,
+    )
+
+
+def _wanted(lease: Lease | None, starting: list[str], lag: int, moved: bool) -> bool:
+    if starting:
+        return False
+    if lease is None:
+        return lag > 0
+    old = lease.held_seconds > settings().landing_run_minutes * 60
+    return old and (lag > 0 or moved)
+
+
+def _starting_runs(instance: dg.DagsterInstance, lease: Lease | None) -> list[str]:
+    """Ids of landing runs that may still come to life; the others that Dagster thinks alive are
+    ended.
+    """
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={LANE: "landing"}, statuses=_UNFINISHED), limit=20
+    )
+    now = datetime.now(UTC)
+    starting = []
+    for record in records:
+        run = record.dagster_run
+        if lease is not None and run.run_id == lease.owner:
+            continue
+        age = (now - record.create_timestamp).total_seconds()
+        if age < _STARTING_SECONDS:
+            starting.append(run.run_id)
+        elif run.status != dg.DagsterRunStatus.QUEUED:
+            instance.report_run_failed(
+                run, "The run does not hold its slot's lease and is too old to be starting."
+            )
+    return starting
