@@ -1,0 +1,133 @@
+"""What runs where, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import psutil
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dc_platform.stack.processes import Usage
+from dc_platform.stack.record import PartRecord, StackRecord
+
+if TYPE_CHECKING:
+    from dc_platform.stack.supervisor import Supervisor
+
+_COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "unwell": "red"}
+
+
+class Row(NamedTuple):
+    """One part as it is shown."""
+
+    name: str
+    state: str
+    pid: int | None
+    where: str
+    restarts: int
+    usage: Usage | None
+    note: str = ""
+
+
+class Screen:
+    """The table of a supervisor on a terminal, renewed at each turn of its loop."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._landing: psutil.Process | None = None
+
+    def __enter__(self) -> Screen:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._live.stop()
+
+    def show(self, supervisor: Supervisor, more: Iterable[str] = ()) -> None:
+        """Draw the present state, with `more` lines below it."""
+        record = supervisor.record
+        rows = [
+            Row(name, unit.state, unit.pid, unit.part.where, unit.restarts, unit.usage(), unit.note)
+            for name, unit in supervisor.units.items()
+        ]
+        rows.append(self._landing_row(record.landing))
+        self._live.update(
+            Group(table(rows), *hints(record, str(supervisor.directory.path)), *more), refresh=True
+        )
+
+    def _landing_row(self, pid: int | None) -> Row:
+        """The process that holds the landing lease: a run worker of Dagster."""
+        if pid is None:
+            self._landing = None
+            return Row("landing", "idle", None, "", 0, None)
+        try:
+            if self._landing is None or self._landing.pid != pid:
+                self._landing = psutil.Process(pid)
+            memory, cpu = self._landing.memory_info().rss, self._landing.cpu_percent() / 100
+        except psutil.Error:
+            return Row("landing", "idle", None, "", 0, None)
+        return Row("landing", "ready", pid, "", 0, Usage(memory, cpu))
+
+
+def table(rows: Iterable[Row]) -> Table:
+    """The parts, one per line."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for header in ("part", "state", "pid", "where"):
+        shown.add_column(header)
+    for header in ("restarts", "memory", "CPU"):
+        shown.add_column(header, justify="right")
+    for row in rows:
+        shown.add_row(
+            row.name,
+            Text(row.state, style=_COLOURS.get(row.state, "dim")),
+            str(row.pid or ""),
+            row.where or row.note,
+            str(row.restarts or ""),
+            f"{row.usage.memory / 2**20:.0f} MiB" if row.usage else "",
+            f"{row.usage.cpu:.0%}" if row.usage else "",
+        )
+    return shown
+
+
+def hints(record: StackRecord, data_dir: str) -> list[str]:
+    """Where to look next."""
+    where = record.addresses
+    return [
+        "",
+        f"Dagster  {where.get('dagster')}",
+        f"Gateway  {where.get('gateway')}/api/v1/events",
+        f'SQL      dcp sql --data-dir {data_dir} "select count(*) from events"',
+        f"Logs     {data_dir}/logs",
+        f"End      dcp down --data-dir {data_dir}",
+    ]
+
+
+def recorded_rows(parts: Mapping[str, PartRecord], landing: int | None) -> list[Row]:
+    """Rows of a stack that another process supervises."""
+    handles: dict[str, psutil.Process] = {}
+    pids = {name: part.pid for name, part in parts.items()} | {"landing": landing}
+    for name, pid in pids.items():
+        if pid:
+            try:
+                handles[name] = psutil.Process(pid)
+                handles[name].cpu_percent()
+            except psutil.Error:
+                handles.pop(name, None)
+    # The processor's share is that of the time between two looks.
+    psutil.cpu_percent(interval=0.5)
+    rows = [
+        Row(name, part.state, part.pid, part.where, part.restarts, _usage(handles.get(name)))
+        for name, part in parts.items()
+    ]
+    state = "ready" if landing else "idle"
+    return [*rows, Row("landing", state, landing, "", 0, _usage(handles.get("landing")))]
+
+
+def _usage(handle: psutil.Process | None) -> Usage | None:
+    try:
+        return Usage(handle.memory_info().rss, handle.cpu_percent() / 100) if handle else None
+    except psutil.Error:
+        return None
