@@ -1,0 +1,87 @@
+"""`dcp bench`: benchmarks on this machine. The last line printed is one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from dc_platform.cli.options import AsJson
+
+bench_app = typer.Typer(help="Measure on this machine; the last line is one JSON object.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.add_typer(bench_app, name="bench", no_args_is_help=True)
+
+
+Events = Annotated[int, typer.Option(help="Events to land.")]
+Preload = Annotated[int, typer.Option(help="Events that silver holds already.")]
+Rounds = Annotated[int, typer.Option(help="Times that each is measured; the median counts.")]
+Rate = Annotated[int, typer.Option(help="Events per second while freshness is measured.")]
+Probes = Annotated[int, typer.Option(help="Events whose way is timed.")]
+StoppedMinutes = Annotated[float, typer.Option(help="How long landing is stopped.")]
+StoppedRate = Annotated[int, typer.Option(help="Events per second while landing is stopped.")]
+
+
+@bench_app.command()
+def landing(
+    events: Events = 1_000_000,
+    preload: Preload = 20_000_000,
+    rounds: Rounds = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Kafka into bronze and silver, validated and deduplicated, beside the plain one-table loop."""
+    from dc_platform.bench.landing import bench_landing
+
+    _print(bench_landing(events=events, preload=preload, rounds=rounds, say=_say), as_json)
+
+
+@bench_app.command()
+def freshness(
+    rate: Rate = 1_000,
+    probes: Probes = 300,
+    stopped_minutes: StoppedMinutes = 10.0,
+    stopped_rate: StoppedRate = 20_000,
+    as_json: AsJson = False,
+) -> None:
+    """From the acknowledgement of an event to its appearance in POST /api/v1/query."""
+    from dc_platform.bench.freshness import bench_freshness
+
+    result = bench_freshness(
+        rate=rate,
+        probes=probes,
+        stopped_minutes=stopped_minutes,
+        stopped_rate=stopped_rate,
+        say=_say,
+    )
+    _print(result, as_json)
+
+
+@bench_app.command(name="all")
+def all_(as_json: AsJson = False) -> None:
+    """Every bench, one after the other."""
+    from dc_platform.bench.freshness import bench_freshness
+    from dc_platform.bench.landing import bench_landing
+
+    result = {
+        "landing": bench_landing(events=1_000_000, preload=20_000_000, rounds=3, say=_say),
+        "freshness": bench_freshness(
+            rate=1_000, probes=300, stopped_minutes=10.0, stopped_rate=20_000, say=_say
+        ),
+    }
+    _print(result, as_json)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    if not as_json:
+        for name, value in result.items():
+            print(f"{name:45} {value}")
+    print(json.dumps(result))

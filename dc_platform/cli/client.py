@@ -1,0 +1,48 @@
+"""What verbs that talk to a running stack share: where it is, and a token of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dc_platform.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dc_platform.registry.tokens import Scope
+
+
+def stack_info(data_dir: Path) -> dict[str, Any]:
+    """The content of DIR/stack.json."""
+    path = data_dir / "stack.json"
+    try:
+        info: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"no stack in {data_dir}: start one with `dcp up --data-dir {data_dir}`"
+        ) from None
+    return info
+
+
+def local_token(data_dir: Path, scope: Scope) -> str:
+    """A token for this machine's user, made once per data directory and kept readable only to them.
+
+    Who may read the registry's file may do anything anyway; the token only saves a step.
+    """
+    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.tokens import Tokens
+    from dc_platform.settings import Settings
+
+    path = data_dir / "secrets" / f"cli-{scope.value}.token"
+    registry = Settings(data_dir=data_dir).registry
+    migrate(registry)
+    tokens = Tokens(Database(registry))
+    if path.exists():
+        token = path.read_text().strip()
+        if tokens.owner_of(token) is not None:
+            return token
+    token = tokens.create(scope)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(token)
+    return token

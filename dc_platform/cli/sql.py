@@ -1,0 +1,178 @@
+"""`dcp sql`: asks the serving process, streams all rows."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from dc_platform.cli.options import DataDir, settings_of
+from dc_platform.errors import ConfigurationError, PlatformError
+
+if TYPE_CHECKING:
+    import httpx
+    import pyarrow as pa
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    ARROW = "arrow"
+
+
+class EngineName(StrEnum):
+    """Who answers."""
+
+    DUCKDB = "duckdb"
+    TRINO = "trino"
+
+
+# A table is laid out by its first rows; more than a screen of columns is nobody's table.
+_LAYOUT_ROWS = 200
+_CELL = 60
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(sql)
+
+
+class QueryFailedError(PlatformError):
+    """The server refused the query or could not run it."""
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT.", metavar="SQL")],
+    engine: Annotated[EngineName, typer.Option(help="Who answers.")] = EngineName.DUCKDB,
+    format_: Annotated[Format, typer.Option("--format", help="How rows are printed.")] = (
+        Format.TABLE
+    ),
+    data_dir: DataDir = None,
+) -> None:
+    """Ask the union (`events`) or a table: bronze.events, silver.events, silver.quarantine."""
+    from dc_platform.cli.client import local_token, stack_info
+    from dc_platform.registry.tokens import Scope
+
+    directory = settings_of(data_dir).data_dir
+    info = stack_info(directory)
+    if engine is EngineName.TRINO:
+        raise ConfigurationError("Trino does not answer SQL here yet; use --engine duckdb")
+    wire = Format.ARROW if format_ is Format.TABLE else format_
+    token = local_token(directory, Scope.QUERY)
+    output = sys.stdout.buffer
+    for part in _ask(info["query"], token, statement, wire, table=format_ is Format.TABLE):
+        output.write(part)
+    output.flush()
+
+
+def _ask(
+    base_url: str, token: str, statement: str, wire: Format, *, table: bool
+) -> Iterator[bytes]:
+    import httpx
+
+    request = {"sql": statement, "format": wire.value}
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        with (
+            httpx.Client(timeout=httpx.Timeout(10, read=None)) as client,
+            client.stream(
+                "POST", f"{base_url}/api/v1/sql", json=request, headers=headers
+            ) as answer,
+        ):
+            if answer.status_code != 200:
+                answer.read()
+                raise QueryFailedError(_detail(answer))
+            if answer.headers.get("x-complete") == "false":
+                print("note: serving has not caught up with Kafka yet", file=sys.stderr)
+            if table:
+                yield from _table(answer)
+            else:
+                yield from answer.iter_raw()
+    except httpx.HTTPError as error:
+        raise QueryFailedError(
+            f"serving at {base_url} did not answer ({error}); is the stack up? (dcp status)"
+        ) from error
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError):
+        return f"HTTP {answer.status_code}: {answer.text[:500]}"
+    return detail if isinstance(detail, str) else str(detail)
+
+
+class _Source(io.RawIOBase):
+    """The parts of an answer as a file, so that Arrow can read them as they come."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            self._rest = part
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def _table(answer: httpx.Response) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    source: IO[bytes] = io.BufferedReader(_Source(answer.iter_raw()))
+    reader = pa.ipc.open_stream(source)
+    widths: list[int] | None = None
+    count = 0
+    for batch in reader:
+        for start in range(0, batch.num_rows, _LAYOUT_ROWS):
+            rows = _cells(batch.slice(start, _LAYOUT_ROWS))
+            if widths is None:
+                widths = _widths(reader.schema.names, rows)
+                yield _head(reader.schema.names, widths)
+            yield b"".join(_line(row, widths) for row in rows)
+            count += len(rows)
+    if widths is None:
+        yield _head(reader.schema.names, _widths(reader.schema.names, []))
+    yield f"({count} row{'' if count == 1 else 's'})\n".encode()
+
+
+def _cells(batch: pa.RecordBatch) -> list[list[str]]:
+    from dc_platform.serving.results import jsonable
+
+    columns = [[_text(jsonable(v)) for v in column.to_pylist()] for column in batch.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _text(value: object) -> str:
+    text = "" if value is None else str(value)
+    text = text.replace("\n", "⏎")
+    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+
+
+def _widths(names: list[str], rows: list[list[str]]) -> list[int]:
+    return [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
+
+
+def _line(cells: list[str], widths: list[int]) -> bytes:
+    return (
+        " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip() + "\n"
+    ).encode()
+
+
+def _head(names: list[str], widths: list[int]) -> bytes:
+    return _line(names, widths) + ("-+-".join("-" * w for w in widths) + "\n").encode()
