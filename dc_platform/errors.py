@@ -6,6 +6,7 @@ PlatformError
 │   ├── CommitConflictError     the table moved since the snapshot that was committed from
 │   └── StoreUnavailableError   the lake's storage refused or timed out
 ├── FencedError                 another writer owns the slot now: stop, lose nothing
+├── TopicChangedError           the topic is another one now: begin anew with it
 └── FatalError                  a human must change something
     ├── ConfigurationError      a setting or a file is wrong
     └── OffsetsExpiredError     Kafka deleted records that had not landed
@@ -38,6 +39,10 @@ class StoreUnavailableError(RetriableError):
 
 class FencedError(PlatformError):
     """A newer writer owns this slot; whatever this one still holds is already landed or will be."""
+
+
+class TopicChangedError(PlatformError):
+    """The topic was deleted and created again, or got more partitions, since it was described."""
 
 
 class FatalError(PlatformError):

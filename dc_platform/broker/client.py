@@ -22,7 +22,12 @@ from kafka.errors import (
 from kafka.partitioner.default import murmur2
 
 from dc_platform.broker.records import Poll, Record, TopicInfo
-from dc_platform.errors import BrokerUnavailableError, ConfigurationError, OffsetsExpiredError
+from dc_platform.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    OffsetsExpiredError,
+    TopicChangedError,
+)
 
 # A block of the gateway has at most 1,000 events or 1 MiB, a rejected body up to 10 MiB.
 MAX_RECORD_BYTES = 16 * 2**20
@@ -99,7 +104,8 @@ def partition_of(source_id: str, partitions: int) -> int:
 class RecordReader:
     """Reads assigned partitions of one topic from given offsets, in offset order.
 
-    `read_committed`: records of open or aborted transactions are never seen. Not thread-safe.
+    `read_committed`: records of open or aborted transactions are never seen. A topic that is no
+    longer `info` is an error, never read on: offsets of another topic mean nothing. Not thread-safe.
     """
 
     def __init__(self, bootstrap: str, info: TopicInfo, *, max_records: int = 2_000) -> None:
@@ -120,6 +126,8 @@ class RecordReader:
                 max_poll_records=max_records,
                 receive_message_max_bytes=8 * MAX_RECORD_BYTES,
                 reconnect_backoff_max_ms=1000,
+                # How soon a topic with more partitions is noticed.
+                metadata_max_age_ms=5000,
                 bootstrap_timeout_ms=5000,
                 metrics_enabled=False,
             )
@@ -141,6 +149,7 @@ class RecordReader:
             positions = {
                 tp.partition: int(self._consumer.position(tp, timeout_ms=5000)) for tp in polled
             }
+        self._check_topic()
         records = [_record(raw) for batch in polled.values() for raw in batch]
         return Poll(records, positions)
 
@@ -154,10 +163,13 @@ class RecordReader:
                 for number in partitions
             }
 
-    def end_offsets(self) -> dict[int, int]:
+    def end_offsets(self, timeout_ms: int | None = None) -> dict[int, int]:
         """Partition → the offset after the last committed record, as the broker says now."""
         with _translated("end offsets", self._bootstrap):
-            ends = self._consumer.end_offsets(self._partitions(range(self.info.partitions)))
+            ends = self._consumer.end_offsets(
+                self._partitions(range(self.info.partitions)), timeout_ms
+            )
+        self._check_topic()
         return {tp.partition: int(offset) for tp, offset in ends.items()}
 
     def beginning_offsets(self) -> dict[int, int]:
@@ -169,6 +181,20 @@ class RecordReader:
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close()
+
+    def _check_topic(self) -> None:
+        # The consumer goes by the name alone, and has no public way to the id.
+        cluster = self._consumer._cluster
+        topic_id = cluster.topic_id(self.info.name)
+        if topic_id is not None and str(topic_id) != self.info.topic_id:
+            raise TopicChangedError(
+                f"topic {self.info.name!r} was deleted and created again: it was"
+                f" {self.info.topic_id}, now it is {topic_id}"
+            )
+        if len(cluster.partitions_for_topic(self.info.name) or ()) > self.info.partitions:
+            raise TopicChangedError(
+                f"topic {self.info.name!r} has more than its {self.info.partitions} partitions"
+            )
 
 
 def _record(raw: Any) -> Record:

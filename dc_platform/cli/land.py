@@ -38,9 +38,9 @@ def land(
     and nothing is doubled.
     """
     from dc_platform.landing.lander import Lander
+    from dc_platform.logs import configure_logging
     from dc_platform.registry.database import Database, migrate
     from dc_platform.registry.sources import Sources
-    from dc_platform.logs import configure_logging
 
     configured = _settings(data_dir)
     configure_logging(configured.log_level)

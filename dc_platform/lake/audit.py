@@ -114,6 +114,13 @@ def incomplete_blocks(lake: Lake, since: date) -> Finding:
     )
 
 
+def lost_events(lake: Lake, since: date) -> Finding:
+    """Events that a gateway counted and bronze lacks, and accepted ones that silver lacks."""
+    blocks = incomplete_blocks(lake, since)
+    events = missing_events(lake, since)
+    return Finding(blocks.number + events.number, blocks.examples + events.examples)
+
+
 def _find(lake: Lake, sql: str, since: date) -> Finding:
     with duckdb.connect(config={"threads": 2}) as connection:
         connection.execute("set TimeZone = 'UTC'")

@@ -66,15 +66,18 @@ def bronze_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
     """Lands until it is handed over, stopped or idle."""
 
     def report(current: LandingReport) -> None:
-        context.log_event(dg.AssetMaterialization(BRONZE_KEY, metadata=_metadata(current)))
-        for event in silver_materializations(current):
-            context.log_event(event)
+        # Events without a run: asset checks that are evaluated elsewhere then stand beside them
+        # (see checks.py). The metadata names the run.
+        bronze = dg.AssetMaterialization(BRONZE_KEY, metadata=_metadata(current, context.run_id))
+        for event in (bronze, *silver_materializations(current, context.run_id)):
+            context.instance.report_runless_asset_event(event)
 
     run = LandingRun(settings(), context.run_id, log=context.log.info, report=report)
     final = run.run()
-    for event in silver_materializations(final):
-        context.log_event(event)
-    return dg.MaterializeResult(metadata={**_metadata(final), "ended": final.ended or ""})
+    for event in silver_materializations(final, context.run_id):
+        context.instance.report_runless_asset_event(event)
+    ended = final.ended or ""
+    return dg.MaterializeResult(metadata={**_metadata(final, context.run_id), "ended": ended})
 
 
 @dg.asset(
@@ -134,7 +137,9 @@ quarantine = dg.AssetSpec(
 )
 
 
-def silver_materializations(current: LandingReport) -> Iterator[dg.AssetMaterialization]:
+def silver_materializations(
+    current: LandingReport, run_id: str
+) -> Iterator[dg.AssetMaterialization]:
     """The landing run's reports about silver and quarantine, by ingest day."""
     totals = current.totals
     if not totals.commits:
@@ -145,6 +150,7 @@ def silver_materializations(current: LandingReport) -> Iterator[dg.AssetMaterial
             "landed by this run": totals.landed,
             "duplicates kept out by this run": totals.duplicates,
             "silver version": totals.silver_version,
+            "landing run": dg.MetadataValue.dagster_run(run_id),
         }
         if rows is not None:
             metadata["dagster/partition_row_count"] = rows.silver.get(day, 0)
@@ -159,10 +165,11 @@ def silver_materializations(current: LandingReport) -> Iterator[dg.AssetMaterial
             yield dg.AssetMaterialization(QUARANTINE_KEY, partition=day, metadata=metadata)
 
 
-def _metadata(current: LandingReport) -> dict[str, Any]:
-    return landing_metadata(
+def _metadata(current: LandingReport, run_id: str) -> dict[str, Any]:
+    metadata = landing_metadata(
         current.totals,
         lag=current.lag,
         seconds=current.seconds,
         table_rows=current.rows.bronze if current.rows else None,
     )
+    return {**metadata, "landing run": dg.MetadataValue.dagster_run(run_id)}

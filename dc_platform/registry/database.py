@@ -11,7 +11,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from filelock import FileLock
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -20,6 +20,14 @@ from dc_platform.errors import ConfigurationError, StoreUnavailableError
 from dc_platform.registry.models import VersionRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+# PostgreSQL's number for the lock under which one process migrates: any, but always the same.
+_MIGRATION_LOCK = 7_309_455_310
+# In the database, not in Python: two changes at once must count as two.
+_COUNT_CHANGE = text(
+    'insert into registry_version ("row", version) values (1, 1)'
+    ' on conflict ("row") do update set version = registry_version.version + 1'
+)
 
 
 class Database:
@@ -32,26 +40,26 @@ class Database:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A session that commits at the end, or rolls back when the body raises."""
-        try:
-            with Session(self._engine) as session, session.begin():
-                yield session
-        except SQLAlchemyError as error:
-            raise StoreUnavailableError(f"the registry at {self.url} failed: {error}") from error
+        with _translated(self.url), Session(self._engine) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads: on SQLite it waits for no writer."""
+        engine = self._engine.execution_options(reading=True)
+        with _translated(self.url), Session(engine) as session, session.begin():
+            yield session
 
     @contextmanager
     def change(self) -> Iterator[Session]:
         """A session whose changes other processes will notice by `version`."""
         with self.session() as session:
             yield session
-            row = session.get(VersionRow, 1)
-            if row is None:
-                session.add(VersionRow(row=1, version=1))
-            else:
-                row.version += 1
+            session.execute(_COUNT_CHANGE)
 
     def version(self) -> int:
         """Grows with every change of sources, keys and tokens."""
-        with self.session() as session:
+        with self.reading() as session:
             row = session.get(VersionRow, 1)
             return row.version if row else 0
 
@@ -76,28 +84,48 @@ def _engine(url: str) -> Engine:
         def _begin(connection: Any) -> None:
             # A deferred transaction that reads and then writes fails at once when another process
             # wrote in between; an immediate one waits its turn.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            reads = connection.get_execution_options().get("reading")
+            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        where = make_url(url).render_as_string(hide_password=True)
+        raise StoreUnavailableError(f"the registry at {where} failed: {error}") from error
 
 
 def migrate(url: str) -> None:
     """Create the registry or bring its schema up to date; safe to call from several processes."""
     parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        _upgrade(url)
+        return
+    if not parsed.database:
+        raise ConfigurationError("DCP_REGISTRY_URL names no file: write sqlite:////path/file.db")
+    path = Path(parsed.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.migrate"):
+        _upgrade(url)
+
+
+def _upgrade(url: str) -> None:
+    """One transaction, on SQLite too: a process that dies leaves no half of a schema."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["url"] = url
-    if parsed.get_backend_name() == "sqlite":
-        if not parsed.database:
-            raise ConfigurationError(
-                "DCP_REGISTRY_URL names no file: write sqlite:////path/file.db"
-            )
-        path = Path(parsed.database)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.migrate"):
+    engine = _engine(url)
+    try:
+        with _translated(url), engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"select pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        return
-    command.upgrade(config, "head")
+    finally:
+        engine.dispose()
 
 
 def now_ms() -> int:

@@ -13,10 +13,13 @@ import socket
 from typing import NamedTuple
 
 import psutil
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from dc_platform.registry.database import Database, now_ms
 from dc_platform.registry.models import LeaseRow
+
+_ENSURE = text("insert into leases (slot, epoch) values (:slot, 0) on conflict (slot) do nothing")
 
 
 class Lease(NamedTuple):
@@ -42,12 +45,11 @@ class Leases:
 
     def acquire(self, slot: str, owner: str) -> int | None:
         """Take the lease, giving its epoch; or ask its owner for it, giving None."""
-        at = now_ms()
         with self._database.session() as session:
-            row = session.get(LeaseRow, slot)
-            if row is None:
-                row = LeaseRow(slot=slot, epoch=0)
-                session.add(row)
+            session.execute(_ENSURE, {"slot": slot})
+            row = session.get_one(LeaseRow, slot, with_for_update=True)
+            # Read when the row is ours: a wait for it must not make its owner look unborn or dead.
+            at = now_ms()
             if row.owner not in (None, owner) and self._lives(row, at):
                 row.wanted_by, row.wanted_ms = owner, at
                 return None
@@ -60,11 +62,11 @@ class Leases:
 
     def renew(self, slot: str, owner: str, epoch: int) -> Lease | None:
         """Renew; None when somebody else has the lease now."""
-        at = now_ms()
         with self._database.session() as session:
             row = _held(session, slot, owner, epoch)
             if row is None:
                 return None
+            at = now_ms()
             row.renewed_ms = at
             if row.wanted_ms is not None and at - row.wanted_ms > self._stale_ms:
                 row.wanted_by = row.wanted_ms = None
@@ -79,9 +81,9 @@ class Leases:
 
     def current(self, slot: str) -> Lease | None:
         """The lease when it has a living owner."""
-        at = now_ms()
-        with self._database.session() as session:
+        with self._database.reading() as session:
             row = session.get(LeaseRow, slot)
+            at = now_ms()
             if row is None or row.owner is None or not self._lives(row, at):
                 return None
             return _lease(row, at)
@@ -104,7 +106,7 @@ def _process_lives(pid: int | None, started: float | None) -> bool:
 
 
 def _held(session: Session, slot: str, owner: str, epoch: int) -> LeaseRow | None:
-    row = session.get(LeaseRow, slot)
+    row = session.get(LeaseRow, slot, with_for_update=True)
     return row if row is not None and row.owner == owner and row.epoch == epoch else None
 
 

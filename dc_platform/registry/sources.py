@@ -15,6 +15,10 @@ from dc_platform.registry.database import Database, now_ms
 from dc_platform.registry.keys import KEY_PREFIX, hash_secret, new_secret
 from dc_platform.registry.models import KeyRow, SourceRow
 
+# A deletion counts for records from a moment on at which everybody can read of it. Otherwise a
+# record that arrives while it is being written is judged one way now and another way in a backfill.
+_SETTLE_MS = 1000
+
 
 class SourceType(StrEnum):
     """Kinds of source (design 3.1)."""
@@ -103,14 +107,14 @@ class Sources:
 
     def get(self, source_id: str) -> Source | None:
         """A source that is not deleted."""
-        with self._database.session() as session:
+        with self._database.reading() as session:
             row = session.get(SourceRow, identity.canonical_uuid(source_id) or source_id)
             return _source(row) if row and row.deleted_ms is None else None
 
     def list(self) -> list[Source]:
         """All sources that are not deleted, oldest first."""
         query = select(SourceRow).where(SourceRow.deleted_ms.is_(None))
-        with self._database.session() as session:
+        with self._database.reading() as session:
             rows = session.scalars(query.order_by(SourceRow.created_ms, SourceRow.source_id))
             return [_source(row) for row in rows]
 
@@ -139,12 +143,12 @@ class Sources:
 
     def delete(self, source_id: str) -> bool:
         """Delete a source: its keys die, its events stay. False when there is no such source."""
-        at = now_ms()
         with self._database.change() as session:
             row = session.get(SourceRow, identity.canonical_uuid(source_id) or source_id)
             if row is None or row.deleted_ms is not None:
                 return False
-            row.deleted_ms = at
+            at = now_ms()
+            row.deleted_ms = at + _SETTLE_MS
             session.execute(
                 update(KeyRow)
                 .where(KeyRow.source_id == row.source_id, KeyRow.revoked_ms.is_(None))
@@ -177,7 +181,7 @@ class Sources:
             .join(SourceRow, SourceRow.source_id == KeyRow.source_id)
             .where(KeyRow.revoked_ms.is_(None), SourceRow.deleted_ms.is_(None))
         )
-        with self._database.session() as session:
+        with self._database.reading() as session:
             return {
                 key: KeyOwner(source_id, tenant_id, enabled)
                 for key, source_id, tenant_id, enabled in session.execute(query)
@@ -194,7 +198,7 @@ class Sources:
                 SourceRow.deleted_ms.is_(None),
             )
         )
-        with self._database.session() as session:
+        with self._database.reading() as session:
             row = session.execute(query).first()
             return KeyOwner(*row) if row else None
 
@@ -203,7 +207,7 @@ class Sources:
         query = select(
             SourceRow.source_id, SourceRow.tenant_id, SourceRow.created_ms, SourceRow.deleted_ms
         )
-        with self._database.session() as session:
+        with self._database.reading() as session:
             return {row[0]: (row[1], row[2], row[3]) for row in session.execute(query)}
 
 

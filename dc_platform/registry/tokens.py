@@ -56,7 +56,7 @@ class Tokens:
         query = select(TokenRow.scope, TokenRow.tenant_id).where(
             TokenRow.token_hash == hash_secret(token), TokenRow.revoked_ms.is_(None)
         )
-        with self._database.session() as session:
+        with self._database.reading() as session:
             row = session.execute(query).first()
             return TokenOwner(Scope(row[0]), row[1]) if row else None
 
@@ -65,7 +65,7 @@ class Tokens:
         query = select(TokenRow.token_hash, TokenRow.scope, TokenRow.tenant_id).where(
             TokenRow.revoked_ms.is_(None)
         )
-        with self._database.session() as session:
+        with self._database.reading() as session:
             return {
                 token: TokenOwner(Scope(scope), tenant)
                 for token, scope, tenant in session.execute(query)

@@ -132,7 +132,11 @@ class Chunk:
         path = directory / f"{name}.parquet"
         # All columns of silver: queries put the file and silver's files together.
         rows = plain_silver(self.table, SILVER_EVENTS.file_schema)
-        pq.write_table(rows, path, compression="zstd", compression_level=1, store_schema=False)
+        try:
+            pq.write_table(rows, path, compression="zstd", compression_level=1, store_schema=False)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return replace(self, table=None, file=SpillFile(path), bytes=BYTES_PER_KEY * self.rows)
 
 

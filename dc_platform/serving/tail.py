@@ -4,6 +4,10 @@ One thread reads Kafka from silver's border on, judges the records as landing wi
 duplicate of silver or of the earlier tail, and publishes views. When silver moves, the rows that it
 now covers leave the tail; a row after the border whose identity silver got from another address (the
 same event in two partitions) leaves it too.
+
+While Kafka is away the tail keeps what it has. When it has to begin anew (another topic, a store that
+failed in the middle of a step), the last view stays, as not complete, until the new tail holds all
+that Kafka has: what a query has seen does not vanish for a while.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +25,12 @@ import pyarrow.parquet as pq
 from dc_platform.broker.client import RecordReader, ensure_topic
 from dc_platform.broker.records import Poll, TopicInfo
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.errors import BrokerUnavailableError, OffsetsExpiredError, StoreUnavailableError
+from dc_platform.errors import (
+    BrokerUnavailableError,
+    PlatformError,
+    StoreUnavailableError,
+    TopicChangedError,
+)
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
@@ -29,6 +39,7 @@ from dc_platform.landing.identities import IdentityIndex, KeyMaker, Keys, first_
 from dc_platform.landing.lander import decoder_for
 from dc_platform.registry.sources import Sources
 from dc_platform.serving.chunks import BYTES_PER_KEY, Chunk, Rows, merged
+from dc_platform.serving.progress import Progress
 from dc_platform.serving.view import SCHEMA, View
 from dc_platform.settings import Settings
 
@@ -40,12 +51,10 @@ _SILVER_SECONDS = 0.1
 _SMALL_ROWS = 20_000
 _SMALL_CHUNKS = 16
 _SPILL_ROWS = 400_000
-# Kafka has not answered for so long: what it has may be more than the tail holds.
-_SILENT_SECONDS = 2.0
 
 
 class Tail:
-    """Follows one topic. `view` is always the newest view; `start` returns when there is one."""
+    """Follows one topic. `view` is always the newest view; `wait` returns when there is one."""
 
     def __init__(self, settings: Settings, sources: Sources | None) -> None:
         self._settings = settings
@@ -63,10 +72,10 @@ class Tail:
         self._border: dict[int, int] = {}
         self._chunks: list[Chunk] = []
         self._spills = 0
-        self._caught_up = False
         self._full = False
-        self._answered = 0.0
-        self._up_to_ms = 0
+        self._progress = Progress()
+        self._positions: dict[int, int] = {}
+        self._holding = False
         self._next_silver = 0.0
         self._arrivals: deque[tuple[float, int]] = deque()
         # Without Kafka the view is silver alone, and not complete.
@@ -97,7 +106,7 @@ class Tail:
     @property
     def kafka_answers(self) -> bool:
         """Whether Kafka answered lately."""
-        return time.monotonic() - self._answered < _SILENT_SECONDS
+        return self._progress.kafka_answers
 
     def _run(self) -> None:
         reader: RecordReader | None = None
@@ -106,51 +115,64 @@ class Tail:
                 if reader is None:
                     reader = self._connect()
                 self._step(reader)
-            except (BrokerUnavailableError, OffsetsExpiredError) as error:
+            except BrokerUnavailableError as error:
                 log.warning("%s", error)
-                if reader is not None:
-                    reader.close()
-                    reader = None
+                _close(reader)
+                reader = None
                 self._publish()
                 self._stop.wait(0.5)
             except Exception as error:
                 # Records may have been read and not taken, or a version of silver half followed.
-                if isinstance(error, StoreUnavailableError):
+                if isinstance(error, PlatformError):
                     log.warning("%s; the tail begins anew", error)
                 else:
                     log.exception("the tail failed; it begins anew")
-                if reader is not None:
-                    reader.close()
-                reader, self._chunks, self._caught_up = None, [], False
-                self._index.clear()
-                self._publish()
+                _close(reader)
+                reader = None
+                self._forget()
                 self._stop.wait(1)
-        if reader is not None:
-            reader.close()
+        _close(reader)
+
+    def _forget(self) -> None:
+        self.info = None
+        self._chunks, self._positions, self._full = [], {}, False
+        self._progress = Progress()
+        self._index.clear()
+        self._holding = self.view is not None
+        self._publish()
 
     # --- following Kafka ---
 
     def _connect(self) -> RecordReader:
+        if self.info is None:
+            self._lake.ensure(SILVER_EVENTS)
+            self._silver = LakeTable(self._lake, SILVER_EVENTS)
+            self._snapshot = self._silver.snapshot()
+        elif self._follow_silver():
+            self._publish()
         settings = self._settings
-        self._lake.ensure(SILVER_EVENTS)
-        self._silver = LakeTable(self._lake, SILVER_EVENTS)
-        self._snapshot = self._silver.snapshot()
-        self._chunks = []
-        self._index.clear()
-        self._caught_up = self._full = False
-        self.info = ensure_topic(
+        info = ensure_topic(
             settings.kafka_bootstrap,
             settings.topic,
             partitions=settings.topic_partitions,
             replication=settings.topic_replication,
         )
-        self._decoder = decoder_for(settings, self.info, self._sources)
-        self._border = self._read_border(self.info)
-        reader = RecordReader(settings.kafka_bootstrap, self.info)
-        begins = reader.beginning_offsets()
-        self._positions = {p: max(b, begins.get(p, 0)) for p, b in self._border.items()}
-        self._ends = reader.end_offsets()
-        reader.assign(self._positions)
+        if self.info is None:
+            self.info = info
+            self._decoder = decoder_for(settings, info, self._sources)
+            self._border = self._read_border(info)
+        elif info != self.info:
+            raise TopicChangedError(f"{self.info} is {info} now")
+        reader = RecordReader(settings.kafka_bootstrap, info)
+        try:
+            self._positions = {
+                p: max(begin, self._border[p], self._positions.get(p, 0))
+                for p, begin in reader.beginning_offsets().items()
+            }
+            reader.assign(self._positions)
+        except BaseException:
+            reader.close()
+            raise
         return reader
 
     def _read_border(self, info: TopicInfo) -> dict[int, int]:
@@ -159,25 +181,23 @@ class Tail:
         }
 
     def _step(self, reader: RecordReader) -> None:
-        changed = False
+        self._progress.ask(reader)
         if self._full:
             self._stop.wait(_POLL_MS / 1000)
             poll = Poll([], {})
         else:
             poll = reader.poll(_POLL_MS)
-            self._answered = time.monotonic()
+        changed = bool(poll.records)
         if poll.records:
             self._take(poll)
-            changed = True
         self._positions.update(poll.next_offsets)
-        if not self._caught_up:
-            if not poll.records:
-                self._positions.update(reader.positions(self._positions))
-            self._caught_up = all(self._positions.get(p, 0) >= e for p, e in self._ends.items())
-            changed = changed or self._caught_up
+        if not poll.records and not self._progress.reached:
+            # Positions move without records, too, over the markers of transactions.
+            self._positions.update(reader.positions(self._positions))
         if time.monotonic() >= self._next_silver:
             self._next_silver = time.monotonic() + _SILVER_SECONDS
             changed = self._follow_silver(reader) or changed
+        self._progress.follow(self._positions)
         if changed or self.view is None or self.view.complete != self._complete():
             self._publish()
 
@@ -188,7 +208,7 @@ class Tail:
         self._arrivals.append((now, len(judged)))
         while self._arrivals and self._arrivals[0][0] < now - 10:
             self._arrivals.popleft()
-        self._up_to_ms = max(self._up_to_ms, max(r.timestamp_ms for r in poll.records))
+        self._progress.read(poll.records)
         if not len(judged):
             return
         rows = mask_rows(judged, is_valid(judged) & ~below(judged, self._border))
@@ -205,7 +225,7 @@ class Tail:
 
     # --- following silver ---
 
-    def _follow_silver(self, reader: RecordReader) -> bool:
+    def _follow_silver(self, reader: RecordReader | None = None) -> bool:
         assert self.info is not None
         assert self._snapshot is not None
         before = self._silver.version
@@ -232,7 +252,8 @@ class Tail:
         if behind:
             # Landing is ahead of the tail: go on from where it stands.
             self._positions.update(behind)
-            reader.assign(self._positions)
+            if reader is not None:
+                reader.assign(self._positions)
         if self._full:
             self._full = self._is_full()
         return True
@@ -295,19 +316,29 @@ class Tail:
         )
 
     def _complete(self) -> bool:
-        return self._caught_up and not self._full and self.kafka_answers
+        return self._progress.holds_all and not self._full
 
     def _publish(self) -> None:
         if self._snapshot is None:
             return
+        if self._holding and not self._complete():
+            if self.view is not None and self.view.complete:
+                self.view = replace(self.view, complete=False)
+            return
+        self._holding = False
         self.view = View(
             self._snapshot,
             dict(self._border),
             tuple(self._chunks),
             complete=self._complete(),
-            up_to_ms=self._up_to_ms,
+            up_to_ms=self._progress.up_to_ms,
         )
         self._ready.set()
+
+
+def _close(reader: RecordReader | None) -> None:
+    if reader is not None:
+        reader.close()
 
 
 def _silver_columns(rows: pa.Table) -> pa.Table:

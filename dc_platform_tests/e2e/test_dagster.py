@@ -168,6 +168,10 @@ def test_the_checks_pass_and_say_what_they_looked_at(platform: Platform, query_t
         return run["status"] if run["status"] in ("SUCCESS", "FAILURE", "CANCELED") else None
 
     assert wait_for(ended, 180, "the checks to end") == "SUCCESS"
+    # Landing goes on and reports: the checks still stand, and are not "not evaluated" again.
+    reports = len(materializations(platform, BRONZE))
+    landed(platform, query_token, send(platform, 10), 10)
+    wait_for(lambda: len(materializations(platform, BRONZE)) > reports, 90, "another report")
     for key in (BRONZE, SILVER):
         checks = platform.graphql(
             """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
