@@ -1,0 +1,282 @@
+"""Leases: one owner at any time, whoever races; a successor only by consent, by age or by death."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import text
+
+from dc_platform.registry import leases as leases_module
+from dc_platform.registry.database import Database
+from dc_platform.registry.leases import Lease, Leases
+
+# What processes do does not depend on the database, but for SQLite's locks between them.
+ON_SQLITE = pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
+
+
+class Clock:
+    """The time, moved by hand."""
+
+    def __init__(self) -> None:
+        self.ms = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(leases_module, "now_ms", clock)
+    return clock
+
+
+@pytest.fixture
+def leases(database: Database) -> Leases:
+    return Leases(database)
+
+
+def held_by(leases: Leases) -> str | None:
+    lease = leases.current("0")
+    return lease.owner if lease else None
+
+
+def edit(database: Database, assignments: str) -> None:
+    """Change the lease behind everybody's back."""
+    with database.session() as session:
+        session.execute(text(f"update leases set {assignments}"))
+
+
+def test_a_free_lease_is_taken_and_a_held_one_is_asked_for(leases: Leases, clock: Clock) -> None:
+    assert leases.current("0") is None
+    assert leases.acquire("0", "a") == 1
+    clock.pass_seconds(2)
+    assert leases.acquire("0", "b") is None
+    assert leases.current("0") == Lease(
+        slot="0",
+        owner="a",
+        epoch=1,
+        host=leases._host,
+        pid=os.getpid(),
+        held_seconds=2.0,
+        renewed_seconds_ago=2.0,
+        wanted_by="b",
+    )
+    # Slots are independent.
+    assert leases.acquire("1", "b") == 1
+
+
+def test_a_hand_over_by_consent(leases: Leases, clock: Clock) -> None:
+    assert leases.acquire("0", "a") == 1
+    assert leases.acquire("0", "b") is None
+    renewed = leases.renew("0", "a", 1)
+    assert renewed is not None
+    assert renewed.wanted_by == "b"
+    leases.release("0", "a", 1)
+    assert leases.current("0") is None
+    assert leases.acquire("0", "b") == 2
+    lease = leases.current("0")
+    assert lease is not None
+    assert (lease.owner, lease.wanted_by) == ("b", None)
+    assert leases.renew("0", "a", 1) is None
+
+
+def test_a_successor_that_stopped_asking_is_forgotten(leases: Leases, clock: Clock) -> None:
+    leases.acquire("0", "a")
+    leases.acquire("0", "b")
+    for _ in range(10):
+        clock.pass_seconds(1)
+        lease = leases.renew("0", "a", 1)
+        assert lease is not None
+        assert lease.wanted_by == "b"
+    clock.pass_seconds(1)
+    lease = leases.renew("0", "a", 1)
+    assert lease is not None
+    assert lease.wanted_by is None
+
+
+def test_a_lease_is_stale_after_ten_seconds(leases: Leases, clock: Clock) -> None:
+    leases.acquire("0", "a")
+    clock.pass_seconds(9)
+    assert leases.renew("0", "a", 1) is not None
+    clock.pass_seconds(10)
+    assert held_by(leases) == "a"
+    assert leases.acquire("0", "b") is None
+    clock.pass_seconds(0.001)
+    assert held_by(leases) is None
+    assert leases.acquire("0", "b") == 2
+    # The former owner learns of it at its next renewal, and can neither renew nor release.
+    assert leases.renew("0", "a", 1) is None
+    leases.release("0", "a", 1)
+    assert held_by(leases) == "b"
+
+
+def test_a_stale_lease_that_nobody_took_lives_on(leases: Leases, clock: Clock) -> None:
+    leases.acquire("0", "a")
+    clock.pass_seconds(60)
+    assert leases.renew("0", "a", 1) is not None
+    assert held_by(leases) == "a"
+
+
+def test_the_same_owner_again_is_another_epoch(leases: Leases, clock: Clock) -> None:
+    assert leases.acquire("0", "a") == 1
+    assert leases.acquire("0", "a") == 2
+    assert leases.renew("0", "a", 1) is None
+    leases.release("0", "a", 1)
+    assert leases.renew("0", "a", 2) is not None
+
+
+def test_a_lease_from_the_far_future_binds_nobody(
+    leases: Leases, database: Database, clock: Clock
+) -> None:
+    """A host whose clock was hours ahead died: its lease must not hold for hours."""
+    leases.acquire("0", "a")
+    clock.pass_seconds(-10)
+    assert leases.acquire("0", "b") is None
+    clock.pass_seconds(-1)
+    assert leases.acquire("0", "b") == 2
+
+
+@ON_SQLITE
+def test_the_lease_of_a_dead_process_of_this_host_is_free_at_once(url: str, leases: Leases) -> None:
+    code = (
+        "import sys; from dc_platform.registry.database import Database;"
+        "from dc_platform.registry.leases import Leases;"
+        f"print(Leases(Database({url!r})).acquire('0', 'a'), flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == b"1\n"
+        assert leases.acquire("0", "b") is None
+    finally:
+        child.kill()
+        # It counts as dead while nobody has asked for its exit status, too.
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert leases.acquire("0", "b") == 2
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "free"),
+    [
+        ("host = host", False),
+        ("host = 'elsewhere'", False),
+        ("host = 'elsewhere', pid = 0", False),
+        # The process id was given to another process since.
+        ("process_started = process_started - 5", True),
+    ],
+)
+def test_only_processes_of_this_host_are_looked_at(
+    leases: Leases, database: Database, assignments: str, free: bool
+) -> None:
+    leases.acquire("0", "a")
+    edit(database, assignments)
+    assert (leases.acquire("0", "b") == 2) is free
+
+
+def test_a_long_wait_for_the_database_steals_no_lease(
+    leases: Leases, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While b waits for the lock, a renews: to b's watch of before, a's renewal is in the future."""
+    epoch = leases.acquire("0", "a")
+    assert epoch == 1
+
+    class Slow(Database):
+        @contextmanager
+        def session(self) -> Iterator[object]:  # type: ignore[override]
+            clock.pass_seconds(12)
+            leases.renew("0", "a", 1)
+            with super().session() as session:
+                yield session
+
+    slow = Slow(database.url)
+    assert Leases(slow).acquire("0", "b") is None
+    assert held_by(leases) == "a"
+    slow.close()
+
+
+def race(count: int, attempt: Callable[[int], int | None]) -> list[int | None]:
+    results: list[int | None] = [None] * count
+    start = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        start.wait()
+        results[number] = attempt(number)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.parametrize("before", ["never held", "released", "stale"])
+def test_of_many_threads_one_wins(url: str, database: Database, before: str) -> None:
+    leases = Leases(database)
+    for round_ in range(5):
+        slot = f"slot-{round_}"
+        if before != "never held":
+            leases.acquire(slot, "former")
+        if before == "released":
+            leases.release(slot, "former", 1)
+        if before == "stale":
+            edit(database, "renewed_ms = renewed_ms - 10001")
+        ones = [Database(url) for _ in range(6)]
+        try:
+            won = race(6, lambda n, ones=ones, slot=slot: Leases(ones[n]).acquire(slot, f"o{n}"))
+        finally:
+            for one in ones:
+                one.close()
+        (winner,) = [n for n, epoch in enumerate(won) if epoch is not None]
+        assert won[winner] == (1 if before == "never held" else 2)
+        assert leases.renew(slot, f"o{winner}", won[winner] or 0) is not None
+
+
+COMPETE = """
+import sys, time
+from dc_platform.registry.database import Database
+from dc_platform.registry.leases import Leases
+url, me = sys.argv[1:]
+leases, held = Leases(Database(url)), 0
+while held < 10:
+    epoch = leases.acquire("0", me)
+    if epoch is None:
+        time.sleep(0.005)
+        continue
+    lease = leases.renew("0", me, epoch)
+    leases.release("0", me, epoch)
+    print(epoch, lease.owner if lease else "lost")
+    held += 1
+"""
+
+
+@ON_SQLITE
+def test_of_many_processes_each_epoch_has_one_owner(url: str) -> None:
+    owners = ["a", "b"]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", COMPETE, url, owner], stdout=subprocess.PIPE)
+        for owner in owners
+    ]
+    held = {}
+    for owner, process in zip(owners, processes, strict=True):
+        for line in process.communicate(timeout=120)[0].splitlines():
+            epoch, seen = line.decode().split()
+            assert seen == owner
+            held[int(epoch)] = owner
+    assert sorted(held) == list(range(1, 21))
