@@ -16,9 +16,12 @@ import duckdb
 
 from dc_platform.bench.workload import SOURCES, Event
 from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
+from dc_platform.landing.batch import scopes_of
+from dc_platform.landing.identities import KeyMaker
 
 _PIECE = 1_000_000
 HOURS = 48
@@ -57,6 +60,8 @@ def build(
     lake = Lake(str(directory))
     lake.ensure(SILVER_EVENTS)
     table = LakeTable(lake, SILVER_EVENTS)
+    maker = KeyMaker(table.id)
+    identities = IdentityFiles(lake, SILVER_EVENTS, maker.mark)
     today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
     chosen: list[Event] = []
     pieces = max(1, -(-rows // _PIECE))
@@ -69,6 +74,8 @@ def build(
             ).to_arrow_table()
             piece = piece.cast(SILVER_EVENTS.file_schema)
             file = write_file(lake, SILVER_EVENTS, piece, partition=today)
+            keys = maker.keys(piece["source_id"], piece["event_id"])
+            identities.write(file.path, keys.words, scopes_of(piece))
             table.commit([file], txns={}, exact=True)
             chosen += _sample(connection, piece, now_ms, duplicates // pieces)
             progress(start + size)
@@ -95,7 +102,7 @@ def copy(base: Path, target: Path) -> None:
         relative = target / path.relative_to(base)
         if path.is_dir():
             relative.mkdir(parents=True, exist_ok=True)
-        elif path.suffix == ".parquet" and "_delta_log" not in path.parts:
+        elif path.suffix in (".parquet", ".ids") and "_delta_log" not in path.parts:
             relative.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, relative)
         else:

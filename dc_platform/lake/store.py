@@ -54,6 +54,14 @@ class Lake:
         self._fs.create_dir(str(Path(full).parent), recursive=True)
         return self._fs.open_output_stream(full)
 
+    def content(self, spec: TableSpec, path: str) -> bytes | None:
+        """The bytes of a file of the table; None when there is none, or it cannot be read."""
+        try:
+            with self._fs.open_input_stream(f"{self.uri_of(spec)}/{path}") as stream:
+                return bytes(stream.readall())
+        except OSError:
+            return None
+
     def remove(self, spec: TableSpec, path: str) -> None:
         """Delete a file that was written and never committed."""
         try:

@@ -96,6 +96,8 @@ class LakeTable:
             raise StoreUnavailableError(f"opening {spec.name} failed: {error}") from error
         self._schema = self._delta.schema()
         self.uri = lake.uri_of(spec)
+        # Random, made with the table.
+        self.id = str(self._delta.metadata().id)
 
     @property
     def version(self) -> int:

@@ -32,6 +32,7 @@ from dc_platform.contracts.tables import (
 )
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.border import write_border
+from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
@@ -104,9 +105,15 @@ class Committer:
         self._bronze = LakeTable(lake, BRONZE_EVENTS)
         self._quarantine = LakeTable(lake, SILVER_QUARANTINE)
         self._silver = LakeTable(lake, SILVER_EVENTS)
-        maker = KeyMaker()
+        maker = KeyMaker(self._silver.id)
         self._maker = maker
-        self._events = IdentityIndex(maker, id_column="event_id", memory_mb=identity_memory_mb)
+        self._identity_files = IdentityFiles(lake, SILVER_EVENTS, maker.mark)
+        self._events = IdentityIndex(
+            maker,
+            id_column="event_id",
+            memory_mb=identity_memory_mb,
+            files=self._identity_files,
+        )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
         self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
         self.refresh()
@@ -152,8 +159,11 @@ class Committer:
         keys = self._maker.keys(accepted["source_id"], accepted["event_id"])
         fresh = self._fresh(self._events, keys, accepted, self._snapshot)
         silver = mask_rows(accepted, fresh)
+        keys = keys.take(fresh)
         writing = (
-            self._writers.submit(self._write_silver, silver, processed_at) if len(silver) else None
+            self._writers.submit(self._write_silver, silver, keys, processed_at)
+            if len(silver)
+            else None
         )
         self._reached("before bronze")
         self._land_bronze(batch, processed_at)
@@ -162,7 +172,7 @@ class Committer:
             self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
             self._reached("after quarantine")
         file = writing.result() if writing else None
-        landed = self._land_silver(batch, silver, keys.take(fresh), file, processed_at)
+        landed = self._land_silver(batch, silver, keys, file, processed_at)
         self._reached("after silver")
         self._publish_border()
         return Landed(
@@ -235,8 +245,10 @@ class Committer:
 
     # --- silver: every accepted event once, and the offsets that count ---
 
-    def _write_silver(self, rows: pa.Table, processed_at: datetime) -> DataFile:
-        return self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
+    def _write_silver(self, rows: pa.Table, keys: Keys, processed_at: datetime) -> DataFile:
+        file = self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
+        self._identity_files.write(file.path, keys.words, scopes_of(rows))
+        return file
 
     def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
         return write_file(self._lake, spec, rows, partition=processed_at.date())
@@ -273,8 +285,9 @@ class Committer:
             return rows, keys, file
         if file:
             self._lake.remove(SILVER_EVENTS, file.path)
+            self._identity_files.remove(file.path)
         rows, keys = mask_rows(rows, fresh), keys.take(fresh)
-        return rows, keys, self._write_silver(rows, processed_at) if len(rows) else None
+        return rows, keys, self._write_silver(rows, keys, processed_at) if len(rows) else None
 
     def _check_silver_unmoved(self) -> None:
         self._silver.refresh()

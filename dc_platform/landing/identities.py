@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dc_platform.lake.identity_files import IdentityFiles, Words
 from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.table import Snapshot
 
@@ -48,6 +49,11 @@ class Keys(NamedTuple):
     high: U64
     low: U64
 
+    @property
+    def words(self) -> Words:
+        """The same, as the lake keeps them."""
+        return Words(self.high, self.low)
+
     def __len__(self) -> int:
         return len(self.high)
 
@@ -57,10 +63,14 @@ class Keys(NamedTuple):
 
 
 class KeyMaker:
-    """Makes identities with a key of its own: they mean nothing outside this object's users."""
+    """Makes identities with a secret: whoever sends events cannot aim at another's identity.
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
+    For a table the secret is the table's id, so that all its writers make the same.
+    """
+
+    def __init__(self, secret: str | None = None) -> None:
+        self._secret = hashlib.blake2b((secret or secrets.token_hex()).encode()).digest()
+        self.mark = hashlib.blake2b(self._secret, digest_size=16).digest()
         self._salts: dict[str | None, bytes] = {}
 
     def keys(self, source_ids: pa.ChunkedArray | pa.Array, ids: pa.ChunkedArray | pa.Array) -> Keys:
@@ -205,11 +215,20 @@ def first_of_each(keys: Keys) -> Mask:
 class IdentityIndex:
     """The identities of one table, by scope. Not thread-safe.
 
-    `id_column` is `event_id` for silver.events and `quarantine_id` for silver.quarantine.
+    `id_column` is `event_id` for silver.events and `quarantine_id` for silver.quarantine. `files`
+    are the identity files beside the data files, where there are any.
     """
 
-    def __init__(self, maker: KeyMaker, *, id_column: str, memory_mb: int) -> None:
+    def __init__(
+        self,
+        maker: KeyMaker,
+        *,
+        id_column: str,
+        memory_mb: int,
+        files: IdentityFiles | None = None,
+    ) -> None:
         self._maker = maker
+        self._files = files
         self._id_column = id_column
         self._limit = memory_mb * 2**20 // _BYTES_PER_IDENTITY
         self._known = _Identities()
@@ -283,6 +302,9 @@ class IdentityIndex:
         wanted = None if scopes is None else np.sort(scopes)
 
         def keys_of(path: str) -> list[Keys]:
+            kept = self._files.read(path, wanted) if self._files else None
+            if kept is not None:
+                return [Keys(words.high, words.low) for words in kept]
             return [
                 self._keys(batch, wanted)
                 for batch in read_batches(path, columns, dictionaries=["source_id"])

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,10 @@ from dc_platform.contracts.tables import (
     SILVER_QUARANTINE,
     TABLES,
 )
+from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
+from dc_platform.landing import identities
 from dc_platform.landing.batch import Batch, Gap
 from dc_platform.landing.commits import Committer, app_id
 from dc_platform_tests.helpers.events import HOUR, NOW
@@ -257,3 +260,35 @@ def test_every_table_exists_from_the_start(lake: Lake) -> None:
     committer(lake)
     assert all(lake.exists(spec) for spec in TABLES)
     assert isinstance(committer(lake), Committer)
+
+
+# --- identity files ---
+
+
+@pytest.mark.parametrize("state", ["kept", "lost", "damaged"])
+def test_the_next_run_knows_the_identities_whatever_became_of_their_files(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    committer(lake).land(batch(RECORDS))
+    silver_before = silver(lake)
+    directory = Path(lake.uri) / SILVER_EVENTS.path / "_identities"
+    for path in directory.iterdir():
+        if state == "lost":
+            path.unlink()
+        elif state == "damaged":
+            path.write_bytes(path.read_bytes()[:-8] + b"8 bytes.")
+    read: list[str] = []
+
+    def reading(path: str, *args: object, **more: object) -> object:
+        read.append(path)
+        return read_batches(path, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(identities, "read_batches", reading)
+    ends = {0: 5, 1: 4}
+    again = [r._replace(offset=r.offset + ends[r.partition]) for r in RECORDS if r.headers]
+    # Strangers' records without ids would be other events at other addresses.
+    landed = committer(lake, begin=False).land(batch(again, {0: (5, 10), 1: (4, 8)}))
+    assert landed.landed == 0
+    assert landed.duplicates == 11
+    assert silver(lake) == silver_before
+    assert any("silver/events" in path for path in read) is (state != "kept")
