@@ -46,7 +46,10 @@ class Settings(BaseSettings):
         64 * 2**20, ge=1024, description="Largest body after decompression, in bytes; above: 413."
     )
     max_event_bytes: int = Field(
-        2**20, ge=1024, description="Largest event in bytes; a larger one is rejected and kept."
+        2**20,
+        ge=1024,
+        le=10 * 2**20,
+        description="Largest event in bytes, 10 MiB at most; a larger one is rejected and kept.",
     )
     batch_events: int = Field(1000, ge=1, description="Events per Kafka block (design 6.1).")
     batch_wait_ms: int = Field(

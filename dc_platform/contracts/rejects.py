@@ -16,6 +16,8 @@ from dc_platform.contracts.tables import TIMESTAMP
 
 # Of a body above the limit only so much is kept, with its length and SHA-256.
 OVERSIZE_KEPT_BYTES = 64 * 1024
+# And of an event or a body that could not be in a Kafka record (16 MiB) whole.
+WHOLE_KEPT_BYTES = 10 * 2**20
 
 REJECTS = pa.schema(
     [
@@ -44,8 +46,13 @@ class Reject(NamedTuple):
 
     @classmethod
     def of(cls, position: int, reason: Reason, message: str, raw: bytes) -> Reject:
-        """A reject that keeps all of its bytes."""
-        return cls(position, reason, message, raw, len(raw), hashlib.sha256(raw).hexdigest())
+        """A reject that keeps its bytes, as many as a record can hold."""
+        return cls(position, reason, message, kept(raw), len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def kept(raw: bytes) -> bytes:
+    """What is kept of rejected bytes."""
+    return raw if len(raw) <= WHOLE_KEPT_BYTES else raw[:OVERSIZE_KEPT_BYTES]
 
 
 def encode_rejects(

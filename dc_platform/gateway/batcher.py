@@ -1,9 +1,9 @@
 """Events of many requests to Kafka blocks (design 6.1: 1,000 events or 100 ms).
 
-A large request makes blocks of its own, keyed by its source. Small ones share a block per tenant and
-partition: it is sent at once when nothing of that partition is under way, otherwise when it is full,
-when the one under way is acknowledged, or when its oldest event has waited long enough. So a lone
-event is not delayed, and a flood of single events makes few records.
+A large request (in events or in bytes) makes blocks of its own, keyed by its source. Small ones
+share a block per tenant and partition: it is sent at once when nothing of that partition is under
+way, otherwise when it is full, when the one under way is acknowledged, or when its oldest event has
+waited long enough. So a lone event is not delayed, and a flood of single events makes few records.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Batcher:
     ) -> None:
         """Returns when Kafka has all lines; raises BrokerUnavailableError."""
         partition = self._partition(source_id)
-        if batch_id is None and len(lines) < self._events // 4:
+        small = len(lines) < self._events // 4 and sum(map(len, lines)) < BLOCK_BYTES // 4
+        if small and batch_id is None:
             # Shielded: a client that goes away must not take its neighbours' block with it.
             await asyncio.shield(self._share(tenant, partition, source_id, lines))
             return
@@ -122,7 +123,13 @@ class Batcher:
         self, tenant: str, partition: int, source_id: str, lines: Sequence[bytes]
     ) -> asyncio.Future[None]:
         where = (tenant, partition)
+        size = sum(map(len, lines))
         block = self._open.get(where)
+        if block is not None and (
+            len(block.lines) + len(lines) > self._events or block.bytes + size > BLOCK_BYTES
+        ):
+            self._flush(where)
+            block = None
         if block is None:
             block = self._open[where] = _Block()
             loop = asyncio.get_running_loop()
@@ -132,7 +139,7 @@ class Batcher:
                 # Requests that arrive in the same turn of the loop still share it.
                 block.timer = loop.call_later(0, self._flush, where)
         block.lines += lines
-        block.bytes += sum(map(len, lines))
+        block.bytes += size
         block.counts[source_id] += len(lines)
         done = block.done
         if len(block.lines) >= self._events or block.bytes >= BLOCK_BYTES:
@@ -145,18 +152,24 @@ class Batcher:
             return
         if block.timer is not None:
             block.timer.cancel()
+        self._under_way[where] += 1
         self._task(self._send_shared(where, block))
 
     def _task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """A task that outlives the request that began it: the event loop keeps only weak ones."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Asked for here, so that nobody complains when the client has gone away.
+            task.exception()
 
     async def _send_shared(self, where: tuple[str, int], block: _Block) -> None:
         tenant, partition = where
-        self._under_way[where] += 1
         sources = list(block.counts)
         try:
             await self._send(

@@ -17,7 +17,7 @@ from dc_platform.contracts import identity
 from dc_platform.contracts.envelope import Envelope, Rejected, judge_event
 from dc_platform.contracts.lines import canonical_line
 from dc_platform.contracts.reasons import REMEDIES, Reason
-from dc_platform.contracts.rejects import Reject, encode_rejects
+from dc_platform.contracts.rejects import Reject, encode_rejects, kept
 from dc_platform.errors import BrokerUnavailableError
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.batcher import BLOCK_BYTES, Batcher
@@ -102,11 +102,18 @@ class Ingest:
         return Outcome(len(lines), rejects)
 
     async def reject_body(
-        self, owner: KeyOwner, verdict: Rejected, raw: bytes, length: int, sha256: str
+        self,
+        owner: KeyOwner,
+        verdict: Rejected,
+        raw: bytes,
+        length: int,
+        sha256: str,
+        *,
+        batch_id: str | None = None,
     ) -> Outcome:
         """Keep a body that holds no events at all, as one rejected event."""
-        reject = Reject(0, verdict.reason, verdict.message, raw, length, sha256)
-        await self._send(owner, [], [reject], sha256, self._clock(), None)
+        reject = Reject(0, verdict.reason, verdict.message, kept(raw), length, sha256)
+        await self._send(owner, [], [reject], sha256, self._clock(), batch_id)
         return Outcome(0, [reject])
 
     def _line(
@@ -160,28 +167,29 @@ class Ingest:
         received_ms: int,
         batch_id: str | None,
     ) -> None:
-        sends = []
-        if lines:
-            sends.append(
-                self._batcher.add(owner.tenant_id, owner.source_id, lines, batch_id=batch_id)
-            )
-        request_hash = hashlib.sha256(f"{owner.source_id}:{request_sha256}".encode()).hexdigest()
-        for part in _parts(rejects):
-            value = encode_rejects(
-                part,
-                source_id=owner.source_id,
-                request_hash=request_hash,
-                received_at_ms=received_ms,
-            )
-            sends.append(
-                self._batcher.add_rejects(
-                    owner.tenant_id, owner.source_id, value, len(part), batch_id=batch_id
-                )
-            )
-        if not sends:
+        if not lines and not rejects:
             return
+        request_hash = hashlib.sha256(f"{owner.source_id}:{request_sha256}".encode()).hexdigest()
+        blocks = [
+            (
+                encode_rejects(
+                    part,
+                    source_id=owner.source_id,
+                    request_hash=request_hash,
+                    received_at_ms=received_ms,
+                ),
+                len(part),
+            )
+            for part in _parts(rejects)
+        ]
+        whose = owner.tenant_id, owner.source_id
         async with self._queue.admit(len(lines) + len(rejects)):
             with self._circuit.calling():
+                sends = [self._batcher.add(*whose, lines, batch_id=batch_id)] if lines else []
+                sends += [
+                    self._batcher.add_rejects(*whose, value, count, batch_id=batch_id)
+                    for value, count in blocks
+                ]
                 try:
                     async with asyncio.timeout(self._limits.ack_timeout_seconds):
                         await asyncio.gather(*sends)
