@@ -14,11 +14,13 @@ from dc_platform.contracts.rejects import OVERSIZE_KEPT_BYTES
 # Of a body above the limit so much is still read, to know its length and hash; then the
 # connection is closed.
 _HASHED_TIMES_LIMIT = 16
+# A gzip body may have many members, and what follows a member is copied: so no more than this.
+_INFLATED_AT_ONCE = 16 * 1024
 
 
 @dataclass(frozen=True)
 class Body:
-    """What a client sent. `content` is None when it is too large; then `raw` is its beginning."""
+    """What a client sent. When it is too large, `raw` is its beginning."""
 
     raw: bytes
     length: int
@@ -52,20 +54,23 @@ def decompress(raw: bytes, encoding: str, *, limit: int) -> bytes | Rejected:
             Reason.BAD_COMPRESSION, f"Content-Encoding {encoding!r} is not known; send gzip"
         )
     content = bytearray()
-    rest = raw
-    while True:
-        # 47: gzip or zlib, told by the header
-        inflater = zlib.decompressobj(47)
+    # 47: gzip or zlib, told by the header
+    inflater = zlib.decompressobj(47)
+    source = memoryview(raw)
+    at = 0
+    while at < len(source):
+        if inflater.eof:
+            inflater = zlib.decompressobj(47)
+        piece = source[at : at + _INFLATED_AT_ONCE]
         try:
-            content += inflater.decompress(rest, limit + 1 - len(content))
+            content += inflater.decompress(piece, limit + 1 - len(content))
         except zlib.error as error:
             return Rejected(Reason.BAD_COMPRESSION, f"body is not {encoding}: {error}")
         if len(content) > limit:
             return Rejected(
                 Reason.BODY_TOO_LARGE, f"body has more than {limit} bytes when decompressed"
             )
-        if not inflater.eof:
-            return Rejected(Reason.BAD_COMPRESSION, f"the {encoding} body is cut off")
-        rest = inflater.unused_data
-        if not rest:
-            return bytes(content)
+        at += len(piece) - len(inflater.unused_data)
+    if not inflater.eof:
+        return Rejected(Reason.BAD_COMPRESSION, f"the {encoding} body is cut off")
+    return bytes(content)
