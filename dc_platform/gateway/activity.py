@@ -20,7 +20,7 @@ class ActivityLog:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._counts: dict[str, list[int]] = {}
-        self._active: set[str] = set()
+        self._active: dict[str, Activity] = {}
         self._since = time.monotonic()
         self.accepted = 0
         self.rejected = 0
@@ -36,10 +36,9 @@ class ActivityLog:
 
     async def follow(self) -> None:
         """Report to the registry for ever."""
-        last_seen: dict[str, int] = {}
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
-            seen = self._take(last_seen)
+            seen = self._take()
             if not seen:
                 continue
             try:
@@ -47,17 +46,19 @@ class ActivityLog:
             except StoreUnavailableError as error:
                 log.warning("%s", error)
 
-    def _take(self, last_seen: dict[str, int]) -> dict[str, Activity]:
+    def _take(self) -> dict[str, Activity]:
         counts, self._counts = self._counts, {}
         now = time.monotonic()
         seconds, self._since = max(now - self._since, 1e-3), now
-        seen = {
+        active = {
             source: Activity(at, (accepted + rejected) / seconds, rejected > accepted)
             for source, (accepted, rejected, at) in counts.items()
         }
-        # A source that fell silent gets a rate of zero once.
-        for source in self._active - set(seen):
-            seen[source] = Activity(last_seen.pop(source), 0.0, False)
-        self._active = set(counts)
-        last_seen.update({source: activity.last_seen_ms for source, activity in seen.items()})
-        return seen
+        # A source that fell silent gets a rate of zero once; what it last sent stays as it was.
+        silent = {
+            source: last._replace(rate=0.0)
+            for source, last in self._active.items()
+            if source not in active
+        }
+        self._active = active
+        return {**active, **silent}

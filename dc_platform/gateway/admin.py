@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dc_platform.registry.access import need_scope
 from dc_platform.registry.sources import Source, Sources, SourceStatus, SourceType
@@ -16,6 +19,15 @@ router = APIRouter(prefix="/api/v1/admin")
 Admin = Annotated[TokenOwner, Depends(need_scope(Scope.ADMIN))]
 
 
+def _can_be_shown(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what Python reads as JSON and no answer can hold: NaN, 1e999, half of a surrogate."""
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_can_be_shown)]
+
+
 class NewSource(BaseModel):
     """Body of POST."""
 
@@ -23,8 +35,8 @@ class NewSource(BaseModel):
 
     name: str = Field(min_length=1, max_length=256)
     type: SourceType
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    metadata: JsonObject = Field(default_factory=dict)
+    schema_: JsonObject | None = Field(default=None, alias="schema")
 
 
 class ChangedSource(BaseModel):
@@ -34,8 +46,8 @@ class ChangedSource(BaseModel):
 
     name: str | None = Field(default=None, min_length=1, max_length=256)
     type: SourceType | None = None
-    metadata: dict[str, Any] | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    metadata: JsonObject | None = None
+    schema_: JsonObject | None = Field(default=None, alias="schema")
     status: SourceStatus | None = None
 
 
@@ -123,3 +135,15 @@ def _time(ms: int | None) -> str | None:
     if ms is None:
         return None
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+async def invalid(_: Request, error: Exception) -> JSONResponse:
+    """422 without the input, which may hold what no answer can."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    detail = [{"loc": e["loc"], "type": e["type"], "msg": e["msg"]} for e in found]
+    return JSONResponse({"detail": detail}, 422)
+
+
+async def unavailable(_: Request, error: Exception) -> JSONResponse:
+    """503 while the registry is away."""
+    return JSONResponse({"detail": str(error)}, 503, headers={"Retry-After": "1"})

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 
 from dc_platform import __version__
 from dc_platform.broker.client import ensure_topic
 from dc_platform.broker.producer import BlockProducer
-from dc_platform.errors import BrokerUnavailableError
+from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
 from dc_platform.gateway import admin, routes
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.auth import KeyRing
@@ -90,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(routes.router)
     app.include_router(admin.router)
+    app.add_exception_handler(RequestValidationError, admin.invalid)
+    app.add_exception_handler(StoreUnavailableError, admin.unavailable)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:

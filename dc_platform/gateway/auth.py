@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
+import math
+import threading
 import time
 from collections.abc import Mapping
 
@@ -20,9 +21,9 @@ from dc_platform.registry.sources import KeyOwner, Sources
 
 log = logging.getLogger(__name__)
 
-# An unknown key is asked of the database once in so long: a flood of wrong keys costs nothing.
-_MISS_SECONDS = 1.0
-_MISSES = 10_000
+# For unknown keys the registry is looked at once in so long, for all of them together: a flood of
+# wrong keys costs nothing.
+_LOOK_SECONDS = 0.05
 
 
 class AuthError(Exception):
@@ -41,8 +42,10 @@ class KeyRing:
         self._sources = sources
         self._refresh_seconds = refresh_seconds
         self._keys: dict[str, KeyOwner] = {}
-        self._misses: dict[str, float] = {}
         self._version = -1
+        self._refreshing = threading.Lock()
+        self._looking = asyncio.Lock()
+        self._looked_at = -math.inf
 
     async def follow(self) -> None:
         """Refresh for ever. A registry that is away changes nothing: known keys stay valid."""
@@ -55,19 +58,25 @@ class KeyRing:
 
     def refresh(self) -> None:
         """Read all keys anew when anything changed."""
-        version = self._sources.version()
-        if version != self._version:
-            self._keys = self._sources.keys()
-            self._version = version
+        with self._refreshing:
+            version = self._sources.version()
+            if version != self._version:
+                self._keys = self._sources.keys()
+                self._version = version
 
     async def owner_of(self, headers: Mapping[str, str]) -> KeyOwner:
-        """The owner of the request's key; raises AuthError."""
+        """The owner of the request's key; raises AuthError, or StoreUnavailableError when an
+        unknown key cannot be looked up.
+        """
         key = key_of(headers)
         if key is None:
             raise AuthError(
                 401, "unauthorized", "No key: send the source's key in the header X-API-Key."
             )
-        owner = self._keys.get(hash_secret(key)) or await self._ask(key)
+        hashed = hash_secret(key)
+        if hashed not in self._keys:
+            await self._look()
+        owner = self._keys.get(hashed)
         if owner is None:
             raise AuthError(
                 401, "unauthorized", "The key is not known or was revoked: dcp source create."
@@ -79,22 +88,15 @@ class KeyRing:
             raise AuthError(403, "source_mismatch", f"The key does not belong to source {named}.")
         return owner
 
-    async def _ask(self, key: str) -> KeyOwner | None:
-        """A key made since the last refresh."""
-        hashed = hash_secret(key)
-        now = time.monotonic()
-        if now - self._misses.get(hashed, -_MISS_SECONDS) < _MISS_SECONDS:
-            return None
-        try:
-            owner = await asyncio.to_thread(self._sources.owner_of, key)
-        except StoreUnavailableError as error:
-            log.warning("%s", error)
-            return None
-        if owner is None:
-            if len(self._misses) >= _MISSES:
-                self._misses.clear()
-            self._misses[hashed] = now
-        return owner
+    async def _look(self) -> None:
+        """Wait for a look at the registry that begins after now: the key may be a new one."""
+        arrived = time.monotonic()
+        async with self._looking:
+            if self._looked_at > arrived:
+                return
+            await asyncio.sleep(self._looked_at + _LOOK_SECONDS - time.monotonic())
+            self._looked_at = time.monotonic()
+            await asyncio.to_thread(self.refresh)
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
@@ -108,7 +110,7 @@ def key_of(headers: Mapping[str, str]) -> str | None:
     if scheme.lower() == "basic":
         try:
             user = base64.b64decode(value.strip(), validate=True).decode().partition(":")[0]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not Base64, not ASCII, not UTF-8
             return None
         return user or None
     return None

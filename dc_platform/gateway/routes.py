@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 
 from dc_platform.contracts import identity
 from dc_platform.contracts.envelope import Rejected
 from dc_platform.contracts.reasons import Reason
-from dc_platform.errors import BrokerUnavailableError
+from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
 from dc_platform.gateway.auth import AuthError, KeyRing
 from dc_platform.gateway.body import decompress, read_body
 from dc_platform.gateway.ingest import Ingest, Outcome
@@ -57,6 +58,8 @@ async def _take(request: Request, *, batch: bool) -> Response:
         owner = await doors.keys.owner_of(request.headers)
     except AuthError as error:
         return _answer(error.status, 0, 0, [_error(error.code, str(error))])
+    except StoreUnavailableError as error:
+        return _unavailable(f"The key is not known yet, and {error}")
     key = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= 256:
         message = "Idempotency-Key must have 1 to 256 characters."
@@ -65,14 +68,10 @@ async def _take(request: Request, *, batch: bool) -> Response:
     try:
         return await _ingest(request, doors, owner, key, batch_id)
     except BrokerUnavailableError as error:
-        message = f"{error}. Send the same request again after Retry-After seconds."
-        return _answer(
-            503,
-            0,
-            0,
-            [_error("unavailable", message)],
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+        return _unavailable(str(error))
+    except ClientDisconnect:
+        # Nobody reads this answer.
+        return _answer(400, 0, 0, [_error("disconnected", "The body did not arrive.")])
 
 
 async def _ingest(
@@ -92,7 +91,9 @@ async def _ingest(
     if isinstance(found, bytes):
         found = events_of(found, request.headers.get("content-type", ""))
     if isinstance(found, Rejected):
-        outcome = await doors.ingest.reject_body(owner, found, body.raw, body.length, body.sha256)
+        outcome = await doors.ingest.reject_body(
+            owner, found, body.raw, body.length, body.sha256, batch_id=batch_id
+        )
         close = {"Connection": "close"} if body.too_large else {}
         return _outcome(_STATUS.get(found.reason, 400), outcome, batch_id, close)
     outcome = await doors.ingest.events(
@@ -118,6 +119,12 @@ def _outcome(
     return _answer(
         status, outcome.accepted, len(outcome.rejects), outcome.errors, more=more, headers=headers
     )
+
+
+def _unavailable(why: str) -> Response:
+    message = f"{why}. Send the same request again after Retry-After seconds."
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return _answer(503, 0, 0, [_error("unavailable", message)], headers=retry)
 
 
 def _error(code: str, message: str) -> dict[str, object]:
