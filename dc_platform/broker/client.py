@@ -126,7 +126,7 @@ class RecordReader:
                 max_poll_records=max_records,
                 receive_message_max_bytes=8 * MAX_RECORD_BYTES,
                 reconnect_backoff_max_ms=1000,
-                # How soon a topic with more partitions is noticed.
+                # How soon more partitions, or another topic of this name, are noticed.
                 metadata_max_age_ms=5000,
                 bootstrap_timeout_ms=5000,
                 metrics_enabled=False,
@@ -183,7 +183,8 @@ class RecordReader:
         self._consumer.close()
 
     def _check_topic(self) -> None:
-        # The consumer goes by the name alone, and has no public way to the id.
+        # The consumer goes by the name alone, and has no public way to the id. It asks for metadata
+        # when a fetch finds no topic; one that was made anew between two fetches shows up later.
         cluster = self._consumer._cluster
         topic_id = cluster.topic_id(self.info.name)
         if topic_id is not None and str(topic_id) != self.info.topic_id:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer
 
 from dc_platform.broker.client import (
     MAX_RECORD_BYTES,
@@ -19,7 +19,7 @@ from dc_platform.broker.client import (
     ensure_topic,
 )
 from dc_platform.broker.records import TopicInfo
-from dc_platform.errors import FatalError
+from dc_platform.errors import FatalError, TopicChangedError
 from dc_platform.stack.kafka import LocalKafka
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
@@ -97,6 +97,28 @@ def test_configuration(kafka: LocalKafka) -> None:
             pass
         assert "Kafka Server started" in kafka.log.read_text()
         assert (kafka.directory / "data" / "events-0").is_dir()
+
+
+def test_a_topic_that_is_another_one_is_not_read_on(kafka: LocalKafka) -> None:
+    with kafka:
+        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        old = RecordReader(kafka.bootstrap, write(kafka, RECORDS[:3]))
+        old.assign({0: 3})
+        admin.delete_topics(["events"])
+        # As readers do that live on: who was not there learns of it with the next metadata.
+        assert not old.poll(500).records
+        new = RecordReader(kafka.bootstrap, write(kafka, RECORDS))
+        # The new topic has records at the old one's offsets.
+        with pytest.raises(TopicChangedError, match="created again"):
+            wait_for(lambda: old.poll(500).records)
+        with pytest.raises(TopicChangedError, match="created again"):
+            old.end_offsets()
+        assert new.end_offsets() == {0: len(RECORDS), 1: 0}
+        admin.create_partitions({"events": 3})
+        with pytest.raises(TopicChangedError, match="more than its 2 partitions"):
+            wait_for(lambda: new.end_offsets() and False)
+        for client in (old, new, admin):
+            client.close()
 
 
 def test_a_format_that_was_interrupted_is_done_again(kafka: LocalKafka) -> None:
