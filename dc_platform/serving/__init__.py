@@ -2,6 +2,7 @@
 
 tail.py       follows Kafka and silver; publishes a new view of the union whenever either moves
 progress.py   how much of Kafka the tail holds, measured by its ends
+pile.py       all pieces of the tail, and its bounds
 chunks.py     pieces of the tail, in memory or spilled
 view.py       one moment of the union: a silver version, its border, the tail after it
 engine.py     DuckDB over a view, without files, network or settings for its users

@@ -17,10 +17,8 @@ import threading
 import time
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dc_platform.broker.client import RecordReader, ensure_topic
 from dc_platform.broker.records import Poll, TopicInfo
@@ -35,10 +33,11 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
 from dc_platform.landing.commits import app_id
-from dc_platform.landing.identities import IdentityIndex, KeyMaker, Keys, first_of_each
+from dc_platform.landing.identities import IdentityIndex, KeyMaker, first_of_each
 from dc_platform.landing.lander import decoder_for
 from dc_platform.registry.sources import Sources
-from dc_platform.serving.chunks import BYTES_PER_KEY, Chunk, Rows, merged
+from dc_platform.serving.chunks import Chunk
+from dc_platform.serving.pile import Pile
 from dc_platform.serving.progress import Progress
 from dc_platform.serving.view import SCHEMA, View
 from dc_platform.settings import Settings
@@ -47,10 +46,6 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 _SILVER_SECONDS = 0.1
-# Polls of a flowing topic give chunks of a few rows: so many small ones become one.
-_SMALL_ROWS = 20_000
-_SMALL_CHUNKS = 16
-_SPILL_ROWS = 400_000
 
 
 class Tail:
@@ -60,8 +55,14 @@ class Tail:
         self._settings = settings
         self._sources = sources
         self._lake = Lake(settings.lake)
-        self._spill_dir = settings.data_dir.absolute() / "tail"
         self._maker = KeyMaker()
+        self._pile = Pile(
+            settings.data_dir.absolute() / "tail",
+            self._maker,
+            memory_mb=settings.tail_memory_mb,
+            disk_mb=settings.tail_disk_mb,
+            identity_memory_mb=settings.identity_memory_mb // 2,
+        )
         self._index = IdentityIndex(
             self._maker, id_column="event_id", memory_mb=settings.identity_memory_mb // 2
         )
@@ -70,9 +71,6 @@ class Tail:
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
         self._snapshot: Snapshot | None = None
         self._border: dict[int, int] = {}
-        self._chunks: list[Chunk] = []
-        self._spills = 0
-        self._full = False
         self._progress = Progress()
         self._positions: dict[int, int] = {}
         self._holding = False
@@ -84,7 +82,7 @@ class Tail:
 
     def start(self) -> None:
         """Begin to follow; returns at once. `wait` says when the first view is there."""
-        _empty(self._spill_dir)
+        self._pile.empty_directory()
         self._thread.start()
 
     def wait(self, timeout: float) -> bool:
@@ -135,8 +133,8 @@ class Tail:
 
     def _forget(self) -> None:
         self.info = None
-        self._chunks, self._positions, self._full = [], {}, False
-        self._progress = Progress()
+        self._pile.clear()
+        self._positions, self._progress = {}, Progress()
         self._index.clear()
         self._holding = self.view is not None
         self._publish()
@@ -182,7 +180,7 @@ class Tail:
 
     def _step(self, reader: RecordReader) -> None:
         self._progress.ask(reader)
-        if self._full:
+        if self._pile.full:
             self._stop.wait(_POLL_MS / 1000)
             poll = Poll([], {})
         else:
@@ -216,12 +214,10 @@ class Tail:
             return
         keys = self._maker.keys(rows["source_id"], rows["event_id"])
         fresh = first_of_each(keys) & ~self._index.known(keys, scopes_of(rows), self._snapshot)
-        for chunk in self._chunks:
-            fresh &= ~chunk.contains(keys)
+        fresh &= ~self._pile.contains(keys)
         if fresh.any():
             table = mask_rows(_silver_columns(rows), fresh).combine_chunks()
-            self._chunks.append(Chunk.of(table, keys.take(fresh)))
-            self._tidy()
+            self._pile.add(Chunk.of(table, keys.take(fresh)))
 
     # --- following silver ---
 
@@ -240,83 +236,22 @@ class Tail:
         self._snapshot = self._silver.snapshot()
         self._border = self._read_border(self.info)
         added = [path for path in self._snapshot.paths if path not in old]
-        self._chunks = [
-            kept
-            for chunk in self._chunks
-            if (kept := chunk.above(self._border, self._maker)) is not None
-        ]
+        self._pile.cut(self._border)
         for keys in self._index.read(added):
             self._index.add(keys, of=added)
-            self._drop_landed_elsewhere(keys)
+            self._pile.drop(keys, self._border)
         behind = {p: b for p, b in self._border.items() if self._positions.get(p, 0) < b}
         if behind:
             # Landing is ahead of the tail: go on from where it stands.
             self._positions.update(behind)
             if reader is not None:
                 reader.assign(self._positions)
-        if self._full:
-            self._full = self._is_full()
         return True
 
-    def _drop_landed_elsewhere(self, keys: Keys) -> None:
-        """Rows after the border whose identity has just landed from another address."""
-        kept: list[Chunk] = []
-        for chunk in self._chunks:
-            rows = chunk.find(keys)
-            if chunk.file is not None and len(rows):
-                rows = self._after_border(chunk, rows)
-            remaining = chunk.without(rows, self._maker)
-            if remaining is not None:
-                kept.append(remaining)
-        self._chunks = kept
-
-    def _after_border(self, chunk: Chunk, rows: Rows) -> Rows:
-        """Of rows of a spilled chunk, those that its view does not leave out anyway."""
-        assert chunk.file is not None
-        address = pq.read_table(chunk.file.path, columns=["kafka_partition", "kafka_offset"]).take(
-            pa.array(rows)
-        )
-        return rows[~below(address, dict(self._border))]
-
-    # --- bounds ---
-
-    def _tidy(self) -> None:
-        small = [c for c in self._chunks if c.table is not None and c.rows < _SMALL_ROWS]
-        if len(small) >= _SMALL_CHUNKS:
-            rest = [c for c in self._chunks if c not in small]
-            self._chunks = [*rest, merged(small, self._maker)]
-        limit = self._settings.tail_memory_mb * 2**20
-        spilled = True
-        if sum(c.bytes for c in self._chunks if c.table is not None) > limit:
-            spilled = self._spill()
-        self._full = not spilled or self._is_full()
-
-    def _spill(self) -> bool:
-        chosen: list[Chunk] = []
-        for chunk in self._chunks:
-            if chunk.table is not None and sum(c.rows for c in chosen) < _SPILL_ROWS:
-                chosen.append(chunk)
-        rest = [c for c in self._chunks if c not in chosen]
-        self._spills += 1
-        try:
-            whole = merged(chosen, self._maker).spill(self._spill_dir, f"tail-{self._spills}")
-        except OSError as error:
-            # No room: stay in memory, read no further, and say that answers are not complete.
-            log.error("the tail cannot spill to %s: %s", self._spill_dir, error)
-            return False
-        self._chunks = [whole, *rest]
-        return True
-
-    def _is_full(self) -> bool:
-        disk = sum(c.file.bytes for c in self._chunks if c.file is not None)
-        identities = sum(c.rows for c in self._chunks) * BYTES_PER_KEY
-        return (
-            disk > self._settings.tail_disk_mb * 2**20
-            or identities > self._settings.identity_memory_mb * 2**20 // 2
-        )
+    # --- publishing ---
 
     def _complete(self) -> bool:
-        return self._progress.holds_all and not self._full
+        return self._progress.holds_all and not self._pile.full
 
     def _publish(self) -> None:
         if self._snapshot is None:
@@ -329,7 +264,7 @@ class Tail:
         self.view = View(
             self._snapshot,
             dict(self._border),
-            tuple(self._chunks),
+            tuple(self._pile.chunks),
             complete=self._complete(),
             up_to_ms=self._progress.up_to_ms,
         )
@@ -344,9 +279,3 @@ def _close(reader: RecordReader | None) -> None:
 def _silver_columns(rows: pa.Table) -> pa.Table:
     names = [name for name in SCHEMA.names if name in rows.column_names]
     return rows.select(names)
-
-
-def _empty(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for file in directory.glob("tail-*.parquet"):
-        file.unlink()
