@@ -1,12 +1,20 @@
-"""A served lake that several tests read: two tenants, rows in silver, in the tail and rejected."""
+"""A served lake that several tests read (two tenants, rows in silver, in the tail and rejected), and
+tails on a real broker.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from dc_platform.stack.kafka import LocalKafka
 from dc_platform_tests.helpers.events import NOW, some_uuid
 from dc_platform_tests.helpers.records import block, gateway_line, strange
 from dc_platform_tests.helpers.serving import Served, view
+from dc_platform_tests.helpers.tail import Tailed
 
 
 def lines(start: int, stop: int, event_type: str = "t") -> list[bytes]:
@@ -36,3 +44,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         made.view.silver, made.view.border, (*made.view.chunks, *on_disk.chunks)
     )
     return made
+
+
+@pytest.fixture
+def tailed(kafka: LocalKafka, tmp_path: Path) -> Iterator[Callable[..., Tailed]]:
+    """Makes a topic with a tail that is not started."""
+    made: list[Tailed] = []
+
+    def make(**settings: Any) -> Tailed:
+        made.append(Tailed(tmp_path, kafka.bootstrap, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,13 +55,6 @@ def test_only_what_is_used_is_unpacked_and_links_stay_whole(tmp_path: Path) -> N
         "plugin/delta-lake/server.jar": b"server",
     }
     assert [p.name for p in target.parent.iterdir()] == ["trino"]
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    port, controller = free_ports(2)
-    with LocalKafka(tmp_path_factory.mktemp("kafka"), port, controller) as broker:
-        yield broker
 
 
 @pytest.mark.trino
