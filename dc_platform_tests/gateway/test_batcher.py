@@ -182,6 +182,18 @@ def test_a_shared_block_is_bounded_in_events_and_bytes(
     run(scenario())
 
 
+def test_a_full_block_waits_for_nobody() -> None:
+    async def scenario() -> None:
+        requests = Requests()
+        await requests.add("s", [b"under way"])
+        for number in range(EVENTS // 20):
+            assert len(requests.records) == 1
+            await requests.add("s", lines(str(number), 20))
+        assert [len(record.lines) for record in requests.records] == [1, EVENTS]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
     [
