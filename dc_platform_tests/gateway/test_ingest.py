@@ -24,8 +24,8 @@ from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.ingest import Ingest, IngestLimits, Outcome
 from dc_platform.gateway.pressure import Circuit, EventQueue, OverloadedError
 from dc_platform.registry.sources import KeyOwner, Sources
+from dc_platform_tests.gateway.batching import batcher_of
 from dc_platform_tests.gateway.producers import FakeProducer, Sent
-from dc_platform_tests.gateway.test_batcher import batcher_of
 from dc_platform_tests.helpers.virtual_time import run, settle
 
 SOURCE = "5f6dd7a5-6a43-4f0b-9a39-1d2b9fbd2a10"
