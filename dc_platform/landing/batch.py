@@ -89,6 +89,12 @@ def mask_rows(table: pa.Table, mask: Mask) -> pa.Table:
     return table if mask.all() else table.filter(pa.array(mask))
 
 
+def select_for(spec: TableSpec, judged: pa.Table) -> pa.Table:
+    """`judged` without the columns that the table does not have: filtering copies what is left."""
+    names = spec.file_schema.names
+    return judged.select([name for name in judged.column_names if name in names])
+
+
 def bronze_rows(judged: pa.Table, processed_at: datetime) -> pa.Table:
     """Every judged row."""
     return rows_for(BRONZE_EVENTS, judged, processed_at)

@@ -45,6 +45,7 @@ from dc_platform.landing.batch import (
     mask_rows,
     quarantine_rows,
     scopes_of,
+    select_for,
     silver_rows,
 )
 from dc_platform.landing.identities import IdentityIndex, KeyMaker, Keys, first_of_each
@@ -158,7 +159,7 @@ class Committer:
         accepted = mask_rows(judged, valid)
         keys = self._maker.keys(accepted["source_id"], accepted["event_id"])
         fresh = self._fresh(self._events, keys, accepted, self._snapshot)
-        silver = mask_rows(accepted, fresh)
+        silver = mask_rows(select_for(SILVER_EVENTS, accepted), fresh)
         keys = keys.take(fresh)
         writing = (
             self._writers.submit(self._write_silver, silver, keys, processed_at)

@@ -203,12 +203,20 @@ def _run(parts: Sequence[Keys | _Run]) -> _Run:
 
 def first_of_each(keys: Keys) -> Mask:
     """True for the first row of each identity."""
-    order = np.lexsort((np.arange(len(keys)), keys.low, keys.high))
-    high, low = keys.high[order], keys.low[order]
-    repeats = np.zeros(len(keys), bool)
-    repeats[1:] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
     first = np.ones(len(keys), bool)
-    first[order] = ~repeats
+    order = np.argsort(keys.high)
+    high = keys.high[order]
+    same = high[1:] == high[:-1]
+    if not same.any():
+        return first
+    # Few rows share a word: only these are put into a stable order, by both words.
+    shared = np.zeros(len(keys), bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    rows = np.sort(order[shared])
+    rows = rows[np.lexsort((keys.low[rows], keys.high[rows]))]
+    low, high = keys.low[rows], keys.high[rows]
+    first[rows[1:][(high[1:] == high[:-1]) & (low[1:] == low[:-1])]] = False
     return first
 
 

@@ -29,6 +29,7 @@ from dc_platform.errors import (
     StoreUnavailableError,
     TopicChangedError,
 )
+from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
@@ -55,7 +56,8 @@ class Tail:
         self._settings = settings
         self._sources = sources
         self._lake = Lake(settings.lake)
-        self._maker = KeyMaker()
+        self._lake.ensure(SILVER_EVENTS)
+        self._maker = KeyMaker(LakeTable(self._lake, SILVER_EVENTS).id)
         self._pile = Pile(
             settings.data_dir.absolute() / "tail",
             self._maker,
@@ -64,7 +66,10 @@ class Tail:
             identity_memory_mb=settings.identity_memory_mb // 2,
         )
         self._index = IdentityIndex(
-            self._maker, id_column="event_id", memory_mb=settings.identity_memory_mb // 2
+            self._maker,
+            id_column="event_id",
+            memory_mb=settings.identity_memory_mb // 2,
+            files=IdentityFiles(self._lake, SILVER_EVENTS, self._maker.mark),
         )
         self._stop = threading.Event()
         self._ready = threading.Event()
