@@ -21,7 +21,7 @@ from dc_platform.lake.parquet import write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import scopes_of
-from dc_platform.landing.identities import KeyMaker
+from dc_platform.landing.keys import KeyMaker
 
 _PIECE = 1_000_000
 HOURS = 48
@@ -75,7 +75,7 @@ def build(
             piece = piece.cast(SILVER_EVENTS.file_schema)
             file = write_file(lake, SILVER_EVENTS, piece, partition=today)
             keys = maker.keys(piece["source_id"], piece["event_id"])
-            identities.write(file.path, keys.words, scopes_of(piece))
+            identities.write(file.path, *keys, scopes_of(piece))
             table.commit([file], txns={}, exact=True)
             chosen += _sample(connection, piece, now_ms, duplicates // pieces)
             progress(start + size)

@@ -48,7 +48,8 @@ from dc_platform.landing.batch import (
     select_for,
     silver_rows,
 )
-from dc_platform.landing.identities import IdentityIndex, KeyMaker, Keys, first_of_each
+from dc_platform.landing.identities import IdentityIndex
+from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +249,7 @@ class Committer:
 
     def _write_silver(self, rows: pa.Table, keys: Keys, processed_at: datetime) -> DataFile:
         file = self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
-        self._identity_files.write(file.path, keys.words, scopes_of(rows))
+        self._identity_files.write(file.path, *keys, scopes_of(rows))
         return file
 
     def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:

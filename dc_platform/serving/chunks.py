@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.landing.identities import KeyMaker, Keys
+from dc_platform.landing.keys import KeyMaker, Keys, Mask, SortedKeys
 
 BYTES_PER_KEY = 20
 Rows = npt.NDArray[np.int64]
@@ -36,9 +36,9 @@ class SpillFile:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """`keys` are sorted by their high word; `order` maps them to rows."""
+    """`order` maps the keys to rows."""
 
-    keys: Keys
+    keys: SortedKeys
     order: npt.NDArray[np.int32]
     spans: dict[int, tuple[int, int]]
     rows: int
@@ -58,7 +58,7 @@ class Chunk:
             own = offsets[partitions == partition]
             spans[int(partition)] = (int(own.min()), int(own.max()))
         return cls(
-            Keys(keys.high[order], keys.low[order]),
+            SortedKeys(keys.high[order], keys.low[order]),
             order,
             spans,
             len(table),
@@ -68,37 +68,13 @@ class Chunk:
 
     def find(self, keys: Keys) -> Rows:
         """Rows of this chunk whose identity is among `keys`."""
-        if not len(keys) or not self.rows:
-            return np.empty(0, np.int64)
-        wanted = keys.take(np.argsort(keys.high, kind="stable"))
-        at = np.searchsorted(wanted.high, self.keys.high)
-        found = np.zeros(self.rows, bool)
-        while True:
-            inside = at < len(wanted)
-            candidate = np.minimum(at, len(wanted) - 1)
-            same_high = inside & (wanted.high[candidate] == self.keys.high)
-            found |= same_high & (wanted.low[candidate] == self.keys.low)
-            open_ = same_high & ~found
-            if not open_.any():
-                rows: Rows = self.order[found].astype(np.int64)
-                return rows
-            at = np.where(open_, at + 1, len(wanted))
+        among = SortedKeys.of(keys).contains(Keys(*self.keys))
+        rows: Rows = self.order[among].astype(np.int64)
+        return rows
 
-    def contains(self, keys: Keys) -> npt.NDArray[np.bool_]:
+    def contains(self, keys: Keys) -> Mask:
         """Which of `keys` have a row here."""
-        found = np.zeros(len(keys), bool)
-        if not self.rows or not len(keys):
-            return found
-        at = np.searchsorted(self.keys.high, keys.high)
-        while True:
-            inside = at < self.rows
-            candidate = np.minimum(at, self.rows - 1)
-            same_high = inside & (self.keys.high[candidate] == keys.high)
-            found |= same_high & (self.keys.low[candidate] == keys.low)
-            open_ = same_high & ~found
-            if not open_.any():
-                return found
-            at = np.where(open_, at + 1, self.rows)
+        return self.keys.contains(keys)
 
     def above(self, border: Mapping[int, int], maker: KeyMaker) -> Chunk | None:
         """What of the chunk lies at or after the border; None when nothing does.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dc_platform.landing.batch import Mask, below
-from dc_platform.landing.identities import KeyMaker, Keys
+from dc_platform.landing.keys import KeyMaker, Keys
 from dc_platform.serving.chunks import BYTES_PER_KEY, Chunk, Rows, merged
 
 log = logging.getLogger(__name__)

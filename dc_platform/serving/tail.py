@@ -34,7 +34,8 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
 from dc_platform.landing.commits import app_id
-from dc_platform.landing.identities import IdentityIndex, KeyMaker, first_of_each
+from dc_platform.landing.identities import IdentityIndex
+from dc_platform.landing.keys import KeyMaker, first_of_each
 from dc_platform.landing.lander import decoder_for
 from dc_platform.registry.sources import Sources
 from dc_platform.serving.chunks import Chunk

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.lake.identity_files import IdentityFiles, Words
+from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.store import Lake
 
 MARK = b"0123456789abcdef"
@@ -25,16 +25,18 @@ rows_of_a_file = st.lists(
 
 def keep(files: IdentityFiles, rows: list[Row]) -> None:
     high, low, scopes = (list(column) for column in zip(*rows, strict=True)) if rows else ([],) * 3
-    words = Words(np.array(high, np.uint64), np.array(low, np.uint64))
-    files.write(DATA, words, np.array(scopes, np.int64))
+    words = (np.array(word, np.uint64) for word in (high, low))
+    files.write(DATA, *words, np.array(scopes, np.int64))
 
 
 def found(files: IdentityFiles, wanted: list[int] | None) -> list[Any] | None:
     scopes = None if wanted is None else np.array(wanted, np.int64)
-    parts = files.read(f"/somewhere/else/{DATA}", scopes)
-    if parts is None:
+    words = files.read(f"/somewhere/else/{DATA}", scopes)
+    if words is None:
         return None
-    return sorted(pair for p in parts for pair in zip(p.high.tolist(), p.low.tolist(), strict=True))
+    high, low = (word.tolist() for word in words)
+    assert high == sorted(high)
+    return sorted(zip(high, low, strict=True))
 
 
 @given(rows_of_a_file, st.none() | st.sets(st.integers(-4, 6)))

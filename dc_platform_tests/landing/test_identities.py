@@ -13,13 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dc_platform.lake.table import Snapshot
-from dc_platform.landing.identities import (
-    IdentityIndex,
-    KeyMaker,
-    Keys,
-    files_with,
-    first_of_each,
-)
+from dc_platform.landing.identities import IdentityIndex, files_with
+from dc_platform.landing.keys import KeyMaker, Keys, SortedKeys, first_of_each
 from dc_platform_tests.helpers.events import some_uuid
 
 MAKER = KeyMaker()
@@ -150,6 +145,14 @@ def constructed(found: list[tuple[np.uint64, np.uint64]]) -> Keys:
         np.array([high for high, _ in found], np.uint64),
         np.array([low for _, low in found], np.uint64),
     )
+
+
+@given(pairs, pairs)
+def test_look_ups_in_order_agree_with_a_set(
+    held: list[tuple[np.uint64, np.uint64]], asked: list[tuple[np.uint64, np.uint64]]
+) -> None:
+    found = SortedKeys.of(constructed(held)).contains(constructed(asked))
+    assert found.tolist() == [pair in held for pair in asked]
 
 
 @given(pairs)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.table import Snapshot
-from dc_platform.landing.identities import KeyMaker, Keys
+from dc_platform.landing.keys import KeyMaker, Keys
 from dc_platform.serving.chunks import Chunk, merged, nothing_below, plain_silver
 from dc_platform.serving.view import SCHEMA, View
 from dc_platform_tests.helpers.events import some_uuid

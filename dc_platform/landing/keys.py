@@ -1,0 +1,157 @@
+"""Identities as 128-bit keys, a column of them at a time.
+
+A key is a keyed mix of event id and source id, so that nobody who sends events can construct two that
+collide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+U64 = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+_HYPHENS = (8, 13, 18, 23)
+_DIGITS = np.array([i for i in range(36) if i not in _HYPHENS])
+_NIBBLES = np.full(256, 255, np.uint8)
+_NIBBLES[[ord(c) for c in "0123456789abcdef"]] = np.arange(16, dtype=np.uint8)
+
+
+class Keys(NamedTuple):
+    """128-bit identities as two columns."""
+
+    high: U64
+    low: U64
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+    def take(self, rows: npt.NDArray[np.int64] | Mask) -> Keys:
+        """The identities of `rows`."""
+        return Keys(self.high[rows], self.low[rows])
+
+
+class SortedKeys(NamedTuple):
+    """Identities in the order of their high words."""
+
+    high: U64
+    low: U64
+
+    @classmethod
+    def of(cls, keys: Keys) -> SortedKeys:
+        """`keys` in order; those that are already are not copied."""
+        if (keys.high[1:] >= keys.high[:-1]).all():
+            return cls(keys.high, keys.low)
+        # Stable is fast where sorted pieces stand one after the other: it merges them.
+        return cls(*keys.take(np.argsort(keys.high, kind="stable")))
+
+    def contains(self, keys: Keys) -> Mask:
+        """Which of `keys` are among these; fastest when they are in order, too."""
+        found = np.zeros(len(keys), bool)
+        rows = np.arange(len(keys))
+        at = np.searchsorted(self.high, keys.high)
+        while len(rows):
+            inside = at < len(self.high)
+            rows, at = rows[inside], at[inside]
+            same = self.high[at] == keys.high[rows]
+            rows, at = rows[same], at[same]
+            hit = self.low[at] == keys.low[rows]
+            found[rows[hit]] = True
+            # Another identity with the same high word may follow.
+            rows, at = rows[~hit], at[~hit] + 1
+        return found
+
+
+class KeyMaker:
+    """Makes identities with a secret: whoever sends events cannot aim at another's identity.
+
+    For a table the secret is the table's id, so that all its writers make the same.
+    """
+
+    def __init__(self, secret: str | None = None) -> None:
+        self._secret = hashlib.blake2b((secret or secrets.token_hex()).encode()).digest()
+        self.mark = hashlib.blake2b(self._secret, digest_size=16).digest()
+        self._salts: dict[str | None, bytes] = {}
+
+    def keys(self, source_ids: pa.ChunkedArray | pa.Array, ids: pa.ChunkedArray | pa.Array) -> Keys:
+        """Identities of (source, id) pairs; ids are UUIDs in their usual form."""
+        parts = _uuid_words(_as_array(ids, pa.string()))
+        encoded = _as_dictionary(source_ids)
+        salts = np.frombuffer(
+            b"".join(self._salt(s) for s in encoded.dictionary.to_pylist()) or bytes(16), np.uint64
+        ).reshape(-1, 2)
+        rows = encoded.indices.fill_null(0).to_numpy()
+        salt = salts[rows]
+        if encoded.null_count:
+            nulls = ~encoded.is_valid().to_numpy(zero_copy_only=False)
+            salt[nulls] = np.frombuffer(self._salt(None), np.uint64)
+        high = _mix(parts[:, 0] + salt[:, 0]) ^ parts[:, 1]
+        low = _mix(parts[:, 1] + salt[:, 1]) ^ parts[:, 0]
+        return Keys(_mix(high + salt[:, 1]), _mix(low + salt[:, 0]))
+
+    def _salt(self, source_id: str | None) -> bytes:
+        salt = self._salts.get(source_id)
+        if salt is None:
+            text = b"\0" if source_id is None else source_id.encode()
+            salt = hashlib.blake2b(text, digest_size=16, key=self._secret).digest()
+            if len(self._salts) > 1_000_000:
+                self._salts.clear()
+            self._salts[source_id] = salt
+        return salt
+
+
+def _mix(x: U64) -> U64:
+    """SplitMix64's finaliser (Steele, Lea, Flood 2014): every input bit moves every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _uuid_words(ids: pa.Array) -> U64:
+    """The 128 bits of UUID texts as two words each."""
+    size = len(ids)
+    if size == 0:
+        return np.empty((0, 2), np.uint64)
+    offsets = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + size + 1]
+    if ids.null_count or int(offsets[-1]) - int(offsets[0]) != 36 * size:
+        raise ValueError("an id is not a UUID of 36 characters")
+    text = np.frombuffer(ids.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].reshape(size, 36)
+    nibbles = _NIBBLES[text[:, _DIGITS]]
+    octets = (nibbles[:, 0::2] << 4) | nibbles[:, 1::2]
+    return np.ascontiguousarray(octets).view(np.uint64)
+
+
+def _as_array(column: pa.ChunkedArray | pa.Array, type_: pa.DataType) -> pa.Array:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return array if array.type == type_ else array.cast(type_)
+
+
+def _as_dictionary(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.unify_dictionaries().combine_chunks()
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def first_of_each(keys: Keys) -> Mask:
+    """True for the first row of each identity."""
+    first = np.ones(len(keys), bool)
+    order = np.argsort(keys.high)
+    high = keys.high[order]
+    same = high[1:] == high[:-1]
+    if not same.any():
+        return first
+    # Few rows share a word: only these are put into a stable order, by both words.
+    shared = np.zeros(len(keys), bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    rows = np.sort(order[shared])
+    rows = rows[np.lexsort((keys.low[rows], keys.high[rows]))]
+    low, high = keys.low[rows], keys.high[rows]
+    first[rows[1:][(high[1:] == high[:-1]) & (low[1:] == low[:-1])]] = False
+    return first
