@@ -5,251 +5,187 @@ The columns are those of design 3.2, in either spelling (`eventType` or `event_t
 timestamp type), `version` and `tags` (map) may be left out or null. Rows are judged by the same
 rules as lines; bronze keeps each as the line that it would have been (a payload that is no JSON: as
 a string in that line).
+
+Rows of many records are judged at once, in columns. What is not surely valid goes to the strict
+judge as its line, alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import duckdb
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dc_platform.broker.records import Record
-from dc_platform.contracts import blocks
+from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import (
-    MAX_DEPTH,
     MAX_EVENT_TYPE_LENGTH,
     MAX_ID_LENGTH,
     MAX_TIMESTAMP_MS,
     MAX_VERSION_LENGTH,
     MIN_TIMESTAMP_MS,
     Rejected,
-    is_payload,
-    is_too_deep,
 )
-from dc_platform.contracts.identity import BUCKET_BASE, HOUR_MS
 from dc_platform.contracts.reasons import Reason
-from dc_platform.decode.blocks import CHUNK_ROWS
-from dc_platform.decode.columns import KnownSources, header, judged_table, plain, record_columns
+from dc_platform.decode.arrow_lines import line, lines
+from dc_platform.decode.arrow_records import Chunk, chunks, events_of
+from dc_platform.decode.columns import (
+    Indices,
+    KnownSources,
+    constant,
+    header,
+    judged_table,
+    milliseconds,
+    per_record,
+    record_columns,
+)
 from dc_platform.decode.rejects import undecodable
 from dc_platform.decode.strangers import Line, Policy, read_lines
-
-ARROW_EVENTS = pa.schema(
-    [
-        ("sourceId", pa.string()),
-        ("eventType", pa.string()),
-        ("payload", pa.string()),
-        ("eventId", pa.string()),
-        ("timestamp", pa.int64()),
-        ("version", pa.string()),
-        ("tags", pa.map_(pa.string(), pa.string())),
-    ]
-)
-_REQUIRED = ("sourceId", "eventType", "payload")
-_ALIASES = {
-    "source_id": "sourceId",
-    "event_type": "eventType",
-    "event_id": "eventId",
-    "event_time": "timestamp",
-    "schema_version": "version",
-}
-_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-
-_string = msgspec.json.Encoder().encode
-
-# The line of a row up to its payload, which stands last; members that are null are left out.
-_HEAD = """
-    '{' || coalesce('"eventId":' || to_json("eventId")::varchar || ',', '')
-    || coalesce('"sourceId":' || to_json("sourceId")::varchar || ',', '')
-    || coalesce('"timestamp":' || "timestamp"::varchar || ',', '')
-    || coalesce('"eventType":' || to_json("eventType")::varchar || ',', '')
-    || case when "version" is null and tags is null then '' else
-        '"metadata":{' || concat_ws(',', '"version":' || to_json("version")::varchar,
-                                         '"tags":' || to_json(tags)::varchar) || '},' end
-    || '"payload":'
-"""
-_QUERY = f"""
-    select * exclude (tags), {_HEAD} as head,
-        case when cardinality(tags) > 0 then tags end as tags,
-        case when "timestamp" is null
-             then {BUCKET_BASE} + ('0x' || md5(source_id || event_id)[1:2])::integer
-             else try_cast(floor("timestamp" / {HOUR_MS}.0) as integer) end as dedup_scope,
-        coalesce(
-            length("sourceId") between 1 and {MAX_ID_LENGTH}
-            and length("eventType") between 1 and {MAX_EVENT_TYPE_LENGTH}
-            and regexp_full_match(event_id, '{_UUID}')
-            and (tags is null or len(list_filter(map_values(tags), x -> x is null)) = 0)
-            and length(coalesce("version", '')) <= {MAX_VERSION_LENGTH}
-            and ("timestamp" is null or "timestamp" between {MIN_TIMESTAMP_MS} and least(
-                 {MAX_TIMESTAMP_MS}, reference_ms + $future_ms))
-            and strlen(head) + strlen(payload) + 1 <= $max_bytes
-            and payload[1] = '{{' and payload[-1] = '}}', false) as ok
-    from (select *, lower("eventId") as event_id,
-                 case when regexp_full_match(lower("sourceId"), '{_UUID}')
-                      then lower("sourceId") else "sourceId" end as source_id
-          from chunk)
-"""
+from dc_platform.decode.tags import are_tags, stored_tags
+from dc_platform.decode.texts import Distinct, Mask, are_payloads, are_uuids, lengths, valid
 
 
 def read_arrow(
-    connection: duckdb.DuckDBPyConnection,
-    records: Sequence[Record],
-    *,
-    topic_id: str,
-    sources: KnownSources,
-    policy: Policy,
+    records: Sequence[Record], *, topic_id: str, sources: KnownSources, policy: Policy
 ) -> list[pa.Table]:
-    """Judged tables of Arrow records; their rows are not in order."""
+    """Judged tables of Arrow records; their rows are not all in order."""
     tables: list[pa.Table] = []
     damaged: list[tuple[Record, str]] = []
-    for record in records:
-        try:
-            events = _events(record)
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            damaged.append((record, str(error)))
+    # Rows that come in order do not have to be put in order afterwards.
+    records = sorted(records, key=lambda record: (record.partition, record.offset))
+    for chunk in chunks(_whole(records, damaged)):
+        table, ok = _in_columns(chunk, topic_id, sources, policy)
+        if ok.all():
+            tables.append(table)
             continue
-        for start in range(0, len(events), CHUNK_ROWS):
-            chunk = events.slice(start, CHUNK_ROWS)
-            tables += _judge(connection, record, chunk, start, topic_id, sources, policy)
+        if ok.any():
+            tables.append(table.filter(pa.array(ok)))
+        bad = np.flatnonzero(~ok)
+        odd = [
+            Line(int(chunk.rows[i]), int(chunk.indexes[i]), line(row))
+            for i, row in zip(bad, chunk.events.take(pa.array(bad)).to_pylist(), strict=True)
+        ]
+        tables.append(
+            read_lines(odd, chunk.records, topic_id=topic_id, sources=sources, policy=policy)
+        )
     for record, message in damaged:
         verdict = Rejected(Reason.UNDECODABLE_BLOCK, message or "not an Arrow IPC stream")
         tables.append(undecodable([record], topic_id, verdict))
     return tables
 
 
-def _events(record: Record) -> pa.Table:
-    table = pa.ipc.open_stream(record.value).read_all()
-    # Before anything else: a cast trusts the offsets and indices that the bytes claim.
-    table.validate(full=True)
-    table = table.rename_columns([_ALIASES.get(name, name) for name in table.column_names])
-    missing = [name for name in _REQUIRED if name not in table.column_names]
-    if missing:
-        raise KeyError(f"column {missing[0]!r} is missing")
-    arrays = []
-    for field in ARROW_EVENTS:
-        if field.name not in table.column_names:
-            arrays.append(pa.nulls(len(table), field.type))
+def _whole(
+    records: Sequence[Record], damaged: list[tuple[Record, str]]
+) -> Iterator[tuple[Record, pa.Table]]:
+    for record in records:
+        try:
+            events = events_of(record)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            damaged.append((record, str(error)))
             continue
-        column = table[field.name]
-        if field.name == "timestamp" and pa.types.is_timestamp(column.type):
-            column = _milliseconds(column)
-        arrays.append(column.cast(field.type))
-    return pa.table(arrays, schema=ARROW_EVENTS)
+        yield record, events
 
 
-def _milliseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times of any unit and zone, rounded down."""
-    utc = column.cast(pa.int64()).cast(pa.timestamp(column.type.unit))
-    return pc.floor_temporal(utc, unit="millisecond").cast(pa.timestamp("ms"))
-
-
-def _judge(
-    connection: duckdb.DuckDBPyConnection,
-    record: Record,
-    events: pa.Table,
-    start: int,
-    topic_id: str,
-    sources: KnownSources,
-    policy: Policy,
-) -> list[pa.Table]:
-    rows = np.arange(start, start + len(events))
-    try:
-        typed = _typed(connection, events, record.timestamp_ms, policy)
-    except duckdb.Error:
-        # A map with one key twice: DuckDB has no such thing, JSON has.
-        lines = [Line(0, int(i), _line(r)) for i, r in zip(rows, events.to_pylist(), strict=True)]
-        return [read_lines(lines, [record], topic_id=topic_id, sources=sources, policy=policy)]
-    payloads = [(p or "").encode() for p in typed["payload"].to_pylist()]
-    ok = typed["ok"].to_numpy().astype(bool)
-    ok &= np.fromiter(map(is_payload, payloads), bool, len(payloads))
-    encoded = typed["source_id"].combine_chunks().dictionary_encode()
-    tenants = [sources.tenant_of(s, record.timestamp_ms) for s in encoded.dictionary.to_pylist()]
-    tenant = pa.array(tenants, pa.string()).take(encoded.indices)
-    ok &= tenant.is_valid().to_numpy(zero_copy_only=False)
-    tables = []
-    if ok.any():
-        tables.append(_accepted(record, typed, tenant, encoded, rows, ok, topic_id))
-    if not ok.all():
-        bad = np.flatnonzero(~ok)
-        odd = events.take(pa.array(bad)).to_pylist()
-        lines = [Line(0, int(rows[i]), _line(row)) for i, row in zip(bad, odd, strict=True)]
-        tables.append(
-            read_lines(lines, [record], topic_id=topic_id, sources=sources, policy=policy)
-        )
-    return tables
-
-
-def _typed(
-    connection: duckdb.DuckDBPyConnection, events: pa.Table, reference_ms: int, policy: Policy
-) -> pa.Table:
-    reference = pa.array(np.full(len(events), reference_ms))
-    connection.register("chunk", events.append_column("reference_ms", reference))
-    try:
-        return connection.execute(
-            _QUERY,
-            {"future_ms": policy.future_limit_ms, "max_bytes": policy.max_event_bytes},
-        ).to_arrow_table()
-    finally:
-        connection.unregister("chunk")
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    """The line of one row, as `_HEAD` writes it."""
-    parts = [
-        b'"%s":%s,' % (name.encode(), _string(row[name]))
-        for name in ("eventId", "sourceId", "timestamp", "eventType")
-        if row[name] is not None
-    ]
-    metadata = []
-    if row["version"] is not None:
-        metadata.append(b'"version":' + _string(row["version"]))
-    if row["tags"] is not None:
-        tags = b",".join(_string(k) + b":" + _string(v) for k, v in row["tags"])
-        metadata.append(b'"tags":{' + tags + b"}")
-    if metadata:
-        parts.append(b'"metadata":{' + b",".join(metadata) + b"},")
-    payload = b"null" if row["payload"] is None else row["payload"].encode()
-    if not is_payload(payload) and not is_too_deep(payload, MAX_DEPTH - 1):
-        payload = _string(row["payload"])
-    return b"{" + b"".join(parts) + b'"payload":' + payload + b"}"
-
-
-def _accepted(
-    record: Record,
-    typed: pa.Table,
-    tenant: pa.Array,
-    source: pa.Array,
-    rows: Any,
-    ok: Any,
-    topic_id: str,
-) -> pa.Table:
-    size = len(typed)
-    received = pa.array(np.full(size, record.timestamp_ms * 1000), pa.timestamp("us", tz="UTC"))
-    version = header(blocks.SCHEMA_VERSION)(record) or blocks.DEFAULT_SCHEMA_VERSION
-    # Out of range only in rows that are not ok.
-    safe = pc.if_else(pa.array(ok), typed["timestamp"].combine_chunks(), pa.scalar(0, pa.int64()))
-    time = pc.multiply(safe, 1000).cast(received.type)
+def _in_columns(
+    chunk: Chunk, topic_id: str, sources: KnownSources, policy: Policy
+) -> tuple[pa.Table, Mask]:
+    """(judged table, ok). Rows that are not `ok` hold anything."""
+    events = {name: chunk.events[name].chunk(0) for name in chunk.events.column_names}
+    source, event_type, version = (
+        Distinct(events[n]) for n in ("sourceId", "eventType", "version")
+    )
+    names = source.each(lambda text: identity.canonical_uuid(text) or text)
+    tenant = _tenants(chunk, source, names, sources)
+    ok = (
+        are_uuids(events["eventId"])
+        & source.have(1, MAX_ID_LENGTH, null=False)
+        & event_type.have(1, MAX_EVENT_TYPE_LENGTH, null=False)
+        & version.have(0, MAX_VERSION_LENGTH, null=True)
+        & valid(tenant)
+        # Before the payload is looked at, or copied: the line's other bytes are few.
+        & (lengths(events["payload"]) <= policy.max_event_bytes)
+    )
+    reference = np.array([r.timestamp_ms for r in chunk.records], np.int64)[chunk.rows]
+    ok &= _are_times(events["timestamp"], reference + policy.future_limit_ms)
+    tags = events["tags"] if events["tags"].null_count < len(ok) else None
+    if tags is not None:
+        ok &= are_tags(tags)
+    ok &= are_payloads(events["payload"])
+    raw = lines(events, source, event_type, version, tags, ok)
+    ok &= lengths(raw) <= policy.max_event_bytes
+    event_id = pc.ascii_lower(events["eventId"])
+    time, scope = _times(events["timestamp"], reference, ok, source, names, event_id)
     columns = {
-        "tenant_id": tenant.dictionary_encode(),
-        "source_id": source,
-        "event_id": typed["event_id"],
-        "event_type": typed["eventType"].combine_chunks().dictionary_encode(),
-        "event_time": pc.coalesce(time, received),
-        "received_at": received,
-        "payload": typed["payload"],
-        "tags": typed["tags"],
-        "schema_version": pc.coalesce(typed["version"], version),
-        "dedup_scope": typed["dedup_scope"],
-        "sample_rate": pa.array(np.ones(size)),
-        "verdict": pa.array([blocks.VALID] * size),
-        "raw": pc.binary_join_element_wise(typed["head"], typed["payload"], "}", "").cast(
-            pa.binary()
-        ),
-        **record_columns([record], np.zeros(size, np.int64), rows, topic_id),
+        **record_columns(chunk.records, chunk.rows, chunk.indexes, topic_id),
+        "tenant_id": tenant,
+        "source_id": per_record(names, source.codes),
+        "event_id": event_id,
+        "event_type": per_record([*event_type.values, None], event_type.codes),
+        "event_time": milliseconds(pa.array(time)),
+        "received_at": milliseconds(pa.array(reference)),
+        "payload": events["payload"],
+        "tags": tags if tags is None else stored_tags(tags),
+        "schema_version": _versions(chunk, version),
+        "dedup_scope": scope,
+        "sample_rate": pa.array(np.ones(len(ok))),
+        "verdict": constant(blocks.VALID, len(ok)),
+        "raw": raw.cast(pa.binary()),
     }
-    table = judged_table(columns, size)
-    return table if ok.all() else plain(table).filter(pa.array(ok))
+    return judged_table(columns, len(ok)), ok
+
+
+def _tenants(
+    chunk: Chunk, source: Distinct, names: Sequence[str | None], sources: KnownSources
+) -> pa.DictionaryArray:
+    """The tenant of each row's source at the record's time; null when it was not registered."""
+    times, time_of = np.unique([r.timestamp_ms for r in chunk.records], return_inverse=True)
+    pairs = source.codes.astype(np.int64) * len(times) + time_of[chunk.rows]
+    # Sources mostly come in runs; runs are fewer to sort than rows.
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    different, pair_of = np.unique(pairs[starts], return_inverse=True)
+    found: list[str | None] = []
+    for pair in different.tolist():
+        name = names[pair // len(times)]
+        at_ms = int(times[pair % len(times)])
+        found.append(None if name is None else sources.tenant_of(name, at_ms))
+    runs = np.diff(starts, append=len(pairs))
+    return per_record(found, np.repeat(pair_of, runs))
+
+
+def _are_times(timestamp: pa.Array, latest: Indices) -> Mask:
+    milliseconds = timestamp.fill_null(0).to_numpy()
+    in_range = (milliseconds >= MIN_TIMESTAMP_MS) & (milliseconds <= MAX_TIMESTAMP_MS)
+    fits: Mask = in_range & (milliseconds <= latest) | ~valid(timestamp)
+    return fits
+
+
+def _times(
+    timestamp: pa.Array,
+    reference: Indices,
+    ok: Mask,
+    source: Distinct,
+    names: Sequence[str | None],
+    event_id: pa.Array,
+) -> tuple[Indices, pa.Array]:
+    """(event time in milliseconds, dedup_scope)."""
+    given = valid(timestamp)
+    # Out of range only in rows that are not ok.
+    time = np.where(ok & given, timestamp.fill_null(0).to_numpy(), reference)
+    scope = (time // identity.HOUR_MS).astype(np.int32)
+    untimed = np.flatnonzero(ok & ~given)
+    for row, text in zip(untimed, event_id.take(pa.array(untimed)).to_pylist(), strict=True):
+        scope[row] = identity.dedup_scope(names[source.codes[row]] or "", text, None)
+    return time, pa.array(scope)
+
+
+def _versions(chunk: Chunk, version: Distinct) -> pa.DictionaryArray:
+    """The version that a row gives, else that of its record."""
+    of_records: list[Any] = [
+        header(blocks.SCHEMA_VERSION)(r) or blocks.DEFAULT_SCHEMA_VERSION for r in chunk.records
+    ]
+    known = len(version.values)
+    codes = np.where(version.codes < known, version.codes, known + chunk.rows)
+    return per_record([*version.values, *of_records], codes)

@@ -36,8 +36,6 @@ from dc_platform.decode.columns import (
 
 _NEWLINE = 10
 _PAYLOAD = b',"payload":'
-# Events of one query for rows of other readers; what falls out of the processor's cache is slower.
-CHUNK_ROWS = 20_000
 # Bytes of records that are cut and typed at once. Buffers of this size are reused by the allocator;
 # joining 75 MB at once cost 1.2 µs an event in page faults alone.
 GROUP_BYTES = 6 * 2**20

@@ -66,7 +66,6 @@ class Decoder:
             return [read_rejects(records, self._topic_id)]
         if kind == "arrow":
             return read_arrow(
-                self._connection,
                 records,
                 topic_id=self._topic_id,
                 sources=self._sources,

@@ -17,10 +17,10 @@ from dc_platform.contracts import blocks
 from dc_platform.contracts.envelope import MAX_DEPTH, MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from dc_platform.contracts.reasons import Reason
 from dc_platform.decode import arrow as arrow_reader
-from dc_platform.decode.arrow import ARROW_EVENTS
+from dc_platform.decode.arrow_records import ARROW_EVENTS, CHUNK_ROWS
 from dc_platform.decode.columns import plain
 from dc_platform.decode.decoder import Decoder
-from dc_platform.decode.strangers import Line, Policy
+from dc_platform.decode.strangers import Line, Policy, read_lines
 from dc_platform_tests.helpers.events import HOUR, NOW, TRAPS, client_ids, payloads, texts, versions
 from dc_platform_tests.helpers.records import (
     SOURCE,
@@ -46,7 +46,8 @@ def judged(record: Record) -> list[dict[str, Any]]:
 def strictly(record: Record, raws: list[bytes]) -> list[dict[str, Any]]:
     """The strict verdict on the lines of a record."""
     lines = [Line(0, index, raw) for index, raw in enumerate(raws)]
-    return rows(plain(DECODER.decode_lines(lines, [record])))
+    policy = Policy(HOUR, LIMIT)
+    return rows(read_lines(lines, [record], topic_id=TOPIC_ID, sources=KNOWN, policy=policy))
 
 
 def line_of(event: Mapping[str, Any]) -> bytes:
@@ -272,7 +273,7 @@ def test_the_usual_rows_are_judged_in_columns(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_more_rows_than_a_chunk_keep_their_order() -> None:
-    size = arrow_reader.CHUNK_ROWS + 7
+    size = CHUNK_ROWS + 7
     columns = {
         "sourceId": ["s"] * size,
         "eventType": [f"t{i}" if i % 1000 else None for i in range(size)],
