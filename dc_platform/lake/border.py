@@ -1,6 +1,7 @@
 """`ops.landing_border`: the border of the union for engines that cannot read Delta's txns (Trino).
 
-It is written after each silver commit and replaces itself: one row per partition, one file. A reader
+It is written after each silver commit, as one file that replaces the one before: a row per partition
+of each topic that ever landed. A topic that was deleted keeps its last border, for backfills. A reader
 that takes both branches from the same border sees each event once, also while the border lags.
 """
 
@@ -10,16 +11,22 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dc_platform.contracts.tables import LANDING_BORDER
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.store import Lake
 
 
 def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version: int) -> None:
-    """Set the border of a topic. A concurrent writer's newer border wins."""
+    """Set the border of a topic; those of other topics stay.
+
+    Of two writers at once the first one's border stands, be it the older one: a border may lag behind
+    silver until the next commit, and is never ahead of it.
+    """
     size = len(offsets)
     rows = pa.table(
         [
@@ -32,8 +39,19 @@ def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version:
         schema=LANDING_BORDER.columns,
     )
     try:
-        write_deltalake(DeltaTable(lake.uri_of(LANDING_BORDER)), rows, mode="overwrite")
+        table = DeltaTable(lake.uri_of(LANDING_BORDER))
+        rows = pa.concat_tables([rows, *_others(table, topic_id)])
+        write_deltalake(table, rows, mode="overwrite")
     except CommitFailedError:
         return
     except (DeltaError, OSError) as error:
         raise StoreUnavailableError(f"writing the landing border failed: {error}") from error
+
+
+def _others(table: DeltaTable, topic_id: str) -> list[pa.Table]:
+    names = LANDING_BORDER.columns.names
+    pieces = [piece for path in table.file_uris() for piece in read_batches(path, names)]
+    if not pieces:
+        return []
+    rows = pa.Table.from_batches(pieces)
+    return [rows.filter(pc.field("topic_id") != topic_id).cast(LANDING_BORDER.columns)]

@@ -1,10 +1,15 @@
 """Silver of one ingest date built anew from bronze.
 
-The result is what landing would have written: the same verdicts, each identity once. Where a day has
-an event several times, the row that silver already has is kept; so a backfill whose input has not
-changed finds nothing to change, and commits nothing. A row that bronze has on another day (a run that
-crashed before midnight and was completed after it) stays. Landing may go on meanwhile: the commit is
-exact and is tried again when the table moved.
+The result is what landing would have written: what bronze calls valid, each identity once. Where a
+day has an event several times, the row that silver already has is kept; so a backfill whose input has
+not changed finds nothing to change, and commits nothing. A row that bronze has on another day (a run
+that crashed before midnight and was completed after it) stays. Landing may go on meanwhile: the commit
+is exact and is tried again when the table moved.
+
+What silver lacks belongs into it below the border of its own topic and partition, also when that
+topic is gone: it had landed once. Beyond the border, and of a topic without one, it stays out: of the
+topic that is landing now it will come with its commit; of a deleted topic it never landed, and the
+check `every_accepted_event_landed` names it.
 """
 
 from __future__ import annotations
@@ -15,17 +20,20 @@ from datetime import date
 import duckdb
 import pyarrow as pa
 
-from dc_platform.contracts.tables import BRONZE_EVENTS, LANDING_BORDER, SILVER_EVENTS
-from dc_platform.decode.columns import plain
-from dc_platform.decode.decoder import Decoder
+from dc_platform.contracts.tables import BRONZE_EVENTS, JUDGED, LANDING_BORDER, SILVER_EVENTS
 from dc_platform.errors import CommitConflictError
-from dc_platform.lake.parquet import write_file
+from dc_platform.lake.parquet import DataFile, write_file
+from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, table_sql
 from dc_platform.landing.batch import is_valid, mask_rows
 from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze
 
+Connection = duckdb.DuckDBPyConnection
+
 _RETRIES = 10
+# Rows of one of the files that are written.
+_FILE_ROWS = 500_000
 _ADDRESS = ["topic_id", "kafka_partition", "kafka_offset", "kafka_index"]
 _KEY = ", ".join(_ADDRESS)
 # When a row was written says nothing about what it holds.
@@ -43,100 +51,113 @@ class Backfilled:
     version: int | None
 
 
-def backfill_silver(lake: Lake, decoder: Decoder, day: date) -> Backfilled:
-    """Build silver of an ingest date from bronze; raises CommitConflictError after many tries."""
-    judged, seen = _judged(lake, decoder, day)
-    for _ in range(_RETRIES):
-        table = LakeTable(lake, SILVER_EVENTS)
-        snapshot = table.snapshot()
-        before, after, added, removed = _compare(lake, snapshot, judged, seen, day)
-        if not added and not removed:
-            return Backfilled(before, before, 0, 0, None)
-        files = [write_file(lake, SILVER_EVENTS, after, partition=day)] if len(after) else []
-        try:
-            version = table.replace(day, files, metadata={"dcp.backfill": day.isoformat()})
-        except CommitConflictError:
-            # A store that repeats a put by itself may call a commit of ours taken.
-            live = LakeTable(lake, SILVER_EVENTS).snapshot().paths
-            for file in files:
-                if f"{table.uri}/{file.path}" not in live:
-                    lake.remove(SILVER_EVENTS, file.path)
-            continue
-        return Backfilled(before, len(after), added, removed, version)
+def backfill_silver(lake: Lake, day: date) -> Backfilled:
+    """Build silver of an ingest date from bronze; raises CommitConflictError after many tries.
+
+    Raises FatalError, and changes nothing, when a valid event of bronze cannot be read any more.
+    """
+    with scratch() as connection:
+        _judge(lake, connection, day)
+        for _ in range(_RETRIES):
+            table = LakeTable(lake, SILVER_EVENTS)
+            before, after, added, removed = _compare(lake, connection, table.snapshot(), day)
+            if not added and not removed:
+                return Backfilled(before, before, 0, 0, None)
+            files = _write(lake, connection, day)
+            try:
+                version = table.replace(day, files, metadata={"dcp.backfill": day.isoformat()})
+            except CommitConflictError:
+                # A store that repeats a put by itself may call a commit of ours taken.
+                live = LakeTable(lake, SILVER_EVENTS).snapshot().paths
+                for file in files:
+                    if f"{table.uri}/{file.path}" not in live:
+                        lake.remove(SILVER_EVENTS, file.path)
+                continue
+            return Backfilled(before, after, added, removed, version)
     raise CommitConflictError(f"silver.events moved {_RETRIES} times during the backfill of {day}")
 
 
-def _judged(lake: Lake, decoder: Decoder, day: date) -> tuple[pa.Table, pa.Table]:
-    """(valid events of bronze of the day in the columns of silver, addresses of all events)."""
-    bronze = LakeTable(lake, BRONZE_EVENTS)
-    names = [*SILVER_EVENTS.file_schema.names]
-    names.remove("processed_at")
-    pieces = []
-    seen = []
-    for rows in bronze_rows(bronze, f"ingest_date = date '{day.isoformat()}'"):
-        judged = judged_from_bronze(rows, decoder)
-        seen.append(rows.select(_ADDRESS))
-        pieces.append(plain(mask_rows(judged, is_valid(judged))).select(names))
-    if not pieces:
-        empty = SILVER_EVENTS.file_schema.empty_table()
-        return empty.select(names), empty.select(_ADDRESS)
-    return pa.concat_tables(pieces), pa.concat_tables(seen)
+def _judge(lake: Lake, connection: Connection, day: date) -> None:
+    """Fill `judged`, valid events of bronze of the day in the columns of silver, and `seen`, the
+    addresses of all of them. A day does not fit into memory: it goes piece by piece.
+    """
+    names = [name for name in SILVER_EVENTS.file_schema.names if name != "processed_at"]
+    empty = JUDGED.empty_table()
+    for table, columns in (("judged", names), ("seen", _ADDRESS)):
+        connection.register("piece", empty.select(columns))
+        connection.execute(f"create temp table {table} as select * from piece")
+    condition = f"ingest_date = date '{day.isoformat()}'"
+    for rows in bronze_rows(LakeTable(lake, BRONZE_EVENTS), condition):
+        connection.register("piece", rows.select(_ADDRESS))
+        connection.execute("insert into seen select * from piece")
+        judged = judged_from_bronze(mask_rows(rows, is_valid(rows)))
+        connection.register("piece", judged.select(names))
+        connection.execute("insert into judged select * from piece")
+    connection.unregister("piece")
 
 
 def _compare(
-    lake: Lake, snapshot: Snapshot, judged: pa.Table, seen: pa.Table, day: date
-) -> tuple[int, pa.Table, int, int]:
-    """(rows before, rows after, added, removed) for the day at a snapshot of silver."""
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        # Bronze after silver: it has every event that silver has.
-        border, bronze = (LakeTable(lake, s).snapshot() for s in (LANDING_BORDER, BRONZE_EVENTS))
-        connection.execute(f"create temp view border as {table_sql(LANDING_BORDER, border)}")
-        connection.execute(f"create temp view bronze as {table_sql(BRONZE_EVENTS, bronze)}")
-        connection.execute(f"create temp view silver as {table_sql(SILVER_EVENTS, snapshot)}")
-        connection.register("judged", judged)
-        connection.register("seen", seen)
-        for statement in (_TODAY, _ELSEWHERE, _REBUILT):
-            connection.execute(statement.replace("$day", f"date '{day.isoformat()}'"))
-        row = connection.execute("select count(*) from today").fetchone()
-        before = int(row[0]) if row else 0
-        content = ", ".join(_CONTENT)
-        added, removed = (
-            int((connection.execute(sql).fetchone() or [0])[0])
-            for sql in (
-                f"select count(*) from (select {content} from rebuilt except all"
-                f" select {content} from today)",
-                f"select count(*) from (select {content} from today except all"
-                f" select {content} from rebuilt)",
-            )
+    lake: Lake, connection: Connection, snapshot: Snapshot, day: date
+) -> tuple[int, int, int, int]:
+    """(rows before, rows after, added, removed) for the day at a snapshot of silver; the rows after
+    are in `rebuilt`.
+    """
+    # Bronze after silver: it has every event that silver has.
+    border, bronze = (LakeTable(lake, s).snapshot() for s in (LANDING_BORDER, BRONZE_EVENTS))
+    for name, spec, found in (
+        ("border", LANDING_BORDER, border),
+        ("bronze", BRONZE_EVENTS, bronze),
+        ("silver", SILVER_EVENTS, snapshot),
+    ):
+        connection.execute(f"create or replace temp view {name} as {table_sql(spec, found)}")
+    for statement in (_TODAY, _ELSEWHERE, _REBUILT):
+        connection.execute(statement.replace("$day", f"date '{day.isoformat()}'"))
+    content = ", ".join(_CONTENT)
+    before, after, added, removed = (
+        int((connection.execute(f"select count(*) from {rows}").fetchone() or [0])[0])
+        for rows in (
+            "today",
+            "rebuilt",
+            f"(select {content} from rebuilt except all select {content} from today)",
+            f"(select {content} from today except all select {content} from rebuilt)",
         )
-        names = ", ".join(SILVER_EVENTS.file_schema.names)
-        after = connection.execute(
-            f"select {names} from rebuilt order by kafka_partition, kafka_offset, kafka_index"
-        ).to_arrow_table()
-    return before, after.cast(SILVER_EVENTS.file_schema), added, removed
+    )
+    return before, after, added, removed
 
 
-_TODAY = "create temp table today as select * from silver where ingest_date = $day"
+def _write(lake: Lake, connection: Connection, day: date) -> list[DataFile]:
+    """The rows of `rebuilt` as files, in the order of their addresses."""
+    names = ", ".join(SILVER_EVENTS.file_schema.names)
+    reader = connection.execute(f"select {names} from rebuilt order by {_KEY}").to_arrow_reader(
+        _FILE_ROWS
+    )
+    files = []
+    for piece in reader:
+        rows = pa.Table.from_batches([piece]).cast(SILVER_EVENTS.file_schema)
+        files.append(write_file(lake, SILVER_EVENTS, rows, partition=day))
+    return files
+
+
+_TODAY = "create or replace temp table today as select * from silver where ingest_date = $day"
 # Rows whose event was not among those that were judged, but is in bronze: it landed there on another
 # day, or after bronze was read.
 _ELSEWHERE = f"""
-    create temp table elsewhere as
+    create or replace temp table elsewhere as
     with unseen as (select * exclude (ingest_date) from today anti join seen using ({_KEY}))
     select * from unseen semi join bronze using ({_KEY})
 """
 # What silver has stays, once per identity and scope. What it has not belongs into it when no row of
-# the identity is there, on any day, and when silver's border covers it (the border may lag behind
+# the identity is there, on any day, and when the border of its topic covers it (which may lag behind
 # silver, never the other way).
 _REBUILT = f"""
-    create temp table rebuilt as
+    create or replace temp table rebuilt as
     with candidates as (
         select j.*, coalesce(t.processed_at, now()) as processed_at, t.event_id is not null as kept
         from judged j
         left join border b using (topic_id, kafka_partition)
         left join today t using ({_KEY})
         where (t.event_id is not null
-               or j.kafka_offset < coalesce(b.next_offset, j.kafka_offset + 1))
+               or j.kafka_offset < b.next_offset)
           and not exists (select 1 from silver s where s.ingest_date <> $day
                           and s.source_id = j.source_id and s.event_id = j.event_id
                           and (t.event_id is null or s.dedup_scope = j.dedup_scope))

@@ -192,9 +192,7 @@ class Lander:
         finally:
             reader.close()
         self._committer.begin(begins)
-        for batch in replay_bronze(
-            self.lake, self.info, self._committer, self._decoder, kafka_begins=begins
-        ):
+        for batch in replay_bronze(self.lake, self.info, self._committer, kafka_begins=begins):
             self.totals.add(batch, self._land(batch))
         return ends
 
@@ -217,7 +215,7 @@ class Lander:
 
 
 def decoder_for(settings: Settings, info: TopicInfo, sources: Sources | None) -> Decoder:
-    """The decoder that landing, the tail and backfills share."""
+    """The decoder that landing and the tail share."""
     known: KnownSources = AnySource()
     if settings.unknown_sources == "quarantine" and sources is not None:
         known = SourceHistory(sources)

@@ -11,15 +11,11 @@ from typing import Any
 
 import dagster as dg
 
-from dc_platform.broker.client import ensure_topic
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE
 from dc_platform.lake.store import Lake
 from dc_platform.landing.backfill import backfill_silver
-from dc_platform.landing.lander import decoder_for
 from dc_platform.orchestration.landing_run import LandingReport, LandingRun
 from dc_platform.orchestration.metadata import column_schema, landing_metadata
-from dc_platform.registry.database import Database
-from dc_platform.registry.sources import Sources
 from dc_platform.settings import settings
 
 TOPIC_KEY = dg.AssetKey(["kafka", "events"])
@@ -60,7 +56,6 @@ topic = dg.AssetSpec(
     " bronze, quarantine and silver; starting another one hands over to it.",
     freshness_policy=_FRESH,
     metadata={"dagster/column_schema": column_schema(BRONZE_EVENTS)},
-    op_tags={LANE: "landing"},
 )
 def bronze_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Lands until it is handed over, stopped or idle."""
@@ -92,21 +87,12 @@ def bronze_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
     " it anew from bronze, and changes nothing when nothing changed.",
     freshness_policy=_FRESH,
     metadata={"dagster/column_schema": column_schema(SILVER_EVENTS)},
-    op_tags={LANE: "backfill"},
     pool="silver_events_backfill",
 )
 def silver_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Builds one ingest date of silver from bronze."""
-    configured = settings()
-    info = ensure_topic(
-        configured.kafka_bootstrap,
-        configured.topic,
-        partitions=configured.topic_partitions,
-        replication=configured.topic_replication,
-    )
-    decoder = decoder_for(configured, info, Sources(Database(configured.registry)))
     day = date.fromisoformat(context.partition_key)
-    done = backfill_silver(Lake(configured.lake), decoder, day)
+    done = backfill_silver(Lake(settings().lake), day)
     return dg.MaterializeResult(
         metadata={
             "dagster/partition_row_count": done.after,
@@ -122,7 +108,6 @@ landing_job = dg.define_asset_job(
     "landing",
     selection=dg.AssetSelection.assets(BRONZE_KEY).without_checks(),
     description="One long landing run.",
-    tags={LANE: "landing"},
 )
 
 quarantine = dg.AssetSpec(

@@ -25,7 +25,6 @@ from dc_platform_tests.helpers.landing import (
     batch,
     committer,
     crash_at,
-    decoder,
     land_again,
 )
 from dc_platform_tests.helpers.records import SOURCE, block, gateway_line
@@ -36,7 +35,7 @@ NEXT = CLOCK + timedelta(days=1)
 
 
 def backfill(lake: Lake, day: Any = DAY) -> Backfilled:
-    return backfill_silver(lake, decoder(), day)
+    return backfill_silver(lake, day)
 
 
 def lines(*numbers: int, timestamp: int = NOW) -> list[bytes]:

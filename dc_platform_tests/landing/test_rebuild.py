@@ -55,7 +55,7 @@ def from_bronze(lake: Lake, condition: str = "true") -> list[dict[str, Any]]:
     return [
         row
         for rows in bronze_rows(table, condition)
-        for row in plain(judged_from_bronze(rows, decoder())).to_pylist()
+        for row in plain(judged_from_bronze(rows)).to_pylist()
     ]
 
 
@@ -114,9 +114,8 @@ def test_the_machines_time_zone_does_not_matter(lake: Lake) -> None:
         "from dc_platform.lake.store import Lake\n"
         "from dc_platform.lake.table import LakeTable\n"
         "from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze\n"
-        "from dc_platform_tests.helpers.landing import decoder\n"
         "[rows] = bronze_rows(LakeTable(Lake(sys.argv[1]), BRONZE_EVENTS), 'true')\n"
-        "judged = judged_from_bronze(rows, decoder())\n"
+        "judged = judged_from_bronze(rows)\n"
         "print(judged['event_time'].cast('int64').to_pylist(), end=' ')\n"
         "print(judged['kafka_timestamp'].cast('int64').to_pylist())\n"
     )
@@ -147,7 +146,7 @@ def replay(lake: Lake, begins: dict[int, int]) -> list[Batch]:
     run = committer(lake, begin=False)
     run.begin(begins)
     replayed = []
-    for part in replay_bronze(lake, INFO, run, decoder(), kafka_begins=begins):
+    for part in replay_bronze(lake, INFO, run, kafka_begins=begins):
         run.land(part)
         replayed.append(part)
     return replayed
