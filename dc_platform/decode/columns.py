@@ -35,6 +35,15 @@ class AnySource:
         return blocks.DEFAULT_TENANT
 
 
+def is_utf8(text: bytes) -> bool:
+    """Whether the bytes are text."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def header(name: str) -> Callable[[Record], str | None]:
     """Reads a header of a record as text; None when it is missing or not text."""
 
@@ -74,23 +83,41 @@ def record_columns(
             pa.array([r.timestamp_ms for r in records], pa.int64()).take(take)
         ),
     }
-    if not any(r.headers for r in records):
+    if not any([r.headers for r in records]):  # noqa: C419 - a generator takes longer
         return address
     return address | _header_columns(records, rows)
 
 
 def _header_columns(records: Sequence[Record], rows: Indices) -> dict[str, pa.Array]:
+    columns = {
+        "content_type": _header_column(records, rows, blocks.CONTENT_TYPE),
+        "batch_id": _header_column(records, rows, blocks.BATCH),
+    }
     # Only what was read as a gateway's block has a block's identity: bronze alone must tell how a
     # record was read (landing.rebuild).
-    ours = [blocks.holds_events(r.headers) or blocks.holds_rejects(r.headers) for r in records]
-    block = [header(blocks.BLOCK)(r) if o else None for r, o in zip(records, ours, strict=True)]
-    counts = [_count(r) if o else None for r, o in zip(records, ours, strict=True)]
-    return {
-        "content_type": per_record([header(blocks.CONTENT_TYPE)(r) for r in records], rows),
-        "block_id": per_record(block, rows),
-        "block_events": pa.array(counts, pa.int32()).take(pa.array(rows)),
-        "batch_id": per_record([header(blocks.BATCH)(r) for r in records], rows),
-    }
+    ours = [
+        blocks.BLOCK in r.headers
+        and (blocks.holds_events(r.headers) or blocks.holds_rejects(r.headers))
+        for r in records
+    ]
+    if any(ours):
+        block = [header(blocks.BLOCK)(r) if o else None for r, o in zip(records, ours, strict=True)]
+        counts = [_count(r) if o else None for r, o in zip(records, ours, strict=True)]
+        columns["block_id"] = per_record(block, rows)
+        columns["block_events"] = pa.array(counts, pa.int32()).take(pa.array(rows))
+    return columns
+
+
+def _header_column(records: Sequence[Record], rows: Indices, name: str) -> pa.Array:
+    return per_record(list(map(header(name), records)), rows)
+
+
+def schema_versions(records: Sequence[Record], rows: Indices) -> pa.Array:
+    """The schema version that each event's record was stamped with."""
+    if not any([r.headers for r in records]):  # noqa: C419
+        return constant(blocks.DEFAULT_SCHEMA_VERSION, len(rows))
+    stamped = map(header(blocks.SCHEMA_VERSION), records)
+    return per_record([version or blocks.DEFAULT_SCHEMA_VERSION for version in stamped], rows)
 
 
 def _count(record: Record) -> int | None:

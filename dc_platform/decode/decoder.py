@@ -22,8 +22,15 @@ from dc_platform.contracts.tables import JUDGED
 from dc_platform.decode.arrow import read_arrow
 from dc_platform.decode.blocks import groups, read_blocks
 from dc_platform.decode.columns import KnownSources, plain
+from dc_platform.decode.json_columns import (
+    Texts,
+    as_texts,
+    pieces,
+    read_json,
+    texts_of,
+)
 from dc_platform.decode.rejects import read_rejects, undecodable
-from dc_platform.decode.strangers import Line, Policy, lines_of, read_lines
+from dc_platform.decode.strangers import Line, Policy, read_lines
 
 _ADDRESS = [
     ("kafka_partition", "ascending"),
@@ -43,12 +50,9 @@ class Decoder:
 
     def decode(self, records: Sequence[Record]) -> pa.Table:
         """The judged table (`contracts.tables.JUDGED`, strings possibly as dictionaries)."""
-        groups: dict[str, list[Record]] = {}
-        for record in map(_with_sane_time, records):
-            if record.value:
-                groups.setdefault(_kind(record), []).append(record)
+        kinds = _by_kind(_with_sane_times(records))
         tables: list[pa.Table] = []
-        for kind, members in groups.items():
+        for kind, members in kinds.items():
             tables += self._read(kind, members)
         tables = [t for t in tables if len(t)]
         if not tables:
@@ -57,7 +61,11 @@ class Decoder:
 
     def decode_lines(self, lines: Sequence[Line], records: Sequence[Record]) -> pa.Table:
         """The judged table of events that were already taken out of strangers' records."""
-        return self._read_lines(list(lines), list(records))
+        if any(blocks.holds_events(record.headers) for record in records):
+            # A line of a gateway's block is not judged as a stranger's.
+            return self._read_lines(list(lines), records)
+        tables = [self._read_texts(*piece) for piece in pieces(as_texts(lines), records)]
+        return concat(tables) if tables else JUDGED.empty_table()
 
     def _read(self, kind: str, records: list[Record]) -> list[pa.Table]:
         if kind == "blocks":
@@ -76,9 +84,18 @@ class Decoder:
                 Reason.UNSUPPORTED_CONTENT_TYPE, "content-type header of the record is not known"
             )
             return [undecodable(records, self._topic_id, verdict)]
-        return [self._read_lines(list(lines_of(g)), g) for g in groups(records)]
+        return [self._read_texts(texts_of(group), group) for group in groups(records)]
 
-    def _read_blocks(self, records: list[Record]) -> list[pa.Table]:
+    def _read_texts(self, texts: Texts, records: Sequence[Record]) -> pa.Table:
+        return read_json(
+            texts,
+            records,
+            topic_id=self._topic_id,
+            sources=self._sources,
+            policy=self._policy,
+        )
+
+    def _read_blocks(self, records: Sequence[Record]) -> list[pa.Table]:
         table, ok, lines = read_blocks(self._connection, records, self._topic_id)
         if ok.all():
             return [table]
@@ -89,7 +106,7 @@ class Decoder:
         ]
         return [table.filter(pa.array(ok)), self._read_lines(odd, records)]
 
-    def _read_lines(self, lines: list[Line], records: list[Record]) -> pa.Table:
+    def _read_lines(self, lines: list[Line], records: Sequence[Record]) -> pa.Table:
         return read_lines(
             lines,
             records,
@@ -99,21 +116,33 @@ class Decoder:
         )
 
 
-def _with_sane_time(record: Record) -> Record:
+def _with_sane_times(records: Sequence[Record]) -> Sequence[Record]:
     """Where producers set the time of records (a topic that was not made by the platform), it may
     be missing (-1) or no time at all.
     """
-    if 0 <= record.timestamp_ms <= MAX_TIMESTAMP_MS:
-        return record
-    return record._replace(timestamp_ms=min(max(record.timestamp_ms, 0), MAX_TIMESTAMP_MS))
+    times = [record.timestamp_ms for record in records]
+    if not times or (min(times) >= 0 and max(times) <= MAX_TIMESTAMP_MS):
+        return records
+    return [r._replace(timestamp_ms=min(max(r.timestamp_ms, 0), MAX_TIMESTAMP_MS)) for r in records]
 
 
-def _kind(record: Record) -> str:
-    if blocks.holds_events(record.headers):
-        return "blocks"
-    if blocks.holds_rejects(record.headers):
-        return "rejects"
-    content_type = blocks.media_type(record.headers)
+def _by_kind(records: Sequence[Record]) -> dict[str, list[Record]]:
+    if not any([record.headers for record in records]):  # noqa: C419 - a generator takes longer
+        return {"lines": [record for record in records if record.value]}
+    kinds: dict[str, list[Record]] = {}
+    for record in records:
+        if record.value:
+            kinds.setdefault(_kind(record.headers), []).append(record)
+    return kinds
+
+
+def _kind(headers: dict[str, bytes]) -> str:
+    if blocks.BLOCK in headers:
+        if blocks.holds_events(headers):
+            return "blocks"
+        if blocks.holds_rejects(headers):
+            return "rejects"
+    content_type = blocks.media_type(headers)
     if content_type == blocks.ARROW:
         return "arrow"
     if content_type in ("", blocks.JSON, blocks.NDJSON):

@@ -2,7 +2,9 @@
 
 A stranger's record is JSON text: one event of design 3.2, or several as NDJSON. Each is judged by
 `contracts.envelope.judge_event` against the record's Kafka timestamp, and its source has to be
-registered at that time. What is not accepted becomes a rejected row with all of its bytes.
+registered at that time. What is not accepted becomes a rejected row with all of its bytes. At 7 µs an
+event it is the specification; `decode.json_columns` reads what is plainly acceptable, three times as
+fast and alike.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from dc_platform.decode.columns import (
 
 _NO_LIMIT = 1 << 62
 # White space of JSON: what else Python strips would change whether a text is JSON.
-_SPACE = b" \t\r\n"
+JSON_SPACE = b" \t\r\n"
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,13 @@ class Line(NamedTuple):
 
 def split_record(value: bytes) -> Iterator[bytes]:
     """The events of a stranger's record: the one JSON value that it is, or its non-empty lines."""
-    text = value.strip(_SPACE)
+    text = value.strip(JSON_SPACE)
     if b"\n" not in text or is_json(text):
         if text:
             yield text
         return
     for line in text.split(b"\n"):
-        stripped = line.strip(_SPACE)
+        stripped = line.strip(JSON_SPACE)
         if stripped:
             yield stripped
 
