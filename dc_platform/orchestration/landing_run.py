@@ -1,8 +1,9 @@
 """One long landing run, as a Dagster run: it lives as long as it holds its slot's lease.
 
-The loop itself runs in a thread; the run's main thread renews the lease each second, reports to
-Dagster now and then, and passes on the wish to stop: of Dagster (SIGTERM, "Terminate" in the UI), of
-a successor, or because somebody else has the lease. A commit that has begun is always finished.
+The loop itself runs in a thread; the run's main thread renews the lease each second, and passes on
+the wish to stop: of Dagster (SIGTERM, "Terminate" in the UI), of a successor, or because somebody else
+has the lease. A commit that has begun is always finished, under the lease. Reports to Dagster come
+from a third thread: one that fails or hangs costs a report, never the lease.
 """
 
 from __future__ import annotations
@@ -10,24 +11,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from dc_platform.errors import PlatformError
 from dc_platform.landing.commits import TableRows
 from dc_platform.landing.lander import Ended, Lander, Totals
 from dc_platform.registry.database import Database
-from dc_platform.registry.leases import Leases
+from dc_platform.registry.leases import LANDING_SLOT, Leases
 from dc_platform.registry.sources import Sources
 from dc_platform.settings import Settings
 
-SLOT = "landing-0"
 _RENEW_SECONDS = 1.0
 _ASK_SECONDS = 0.5
 # A successor that is not let in within this time ends; the sensor will send another.
 _PATIENCE_SECONDS = 60.0
 # A run past its age ends without a successor when nothing came for so long.
 _IDLE_SECONDS = 60.0
+_FIRST_REPORT_SECONDS = 5.0
+# How long the end of a run waits for a report that is under way.
+_REPORT_PATIENCE_SECONDS = 10.0
 
 
 @dataclass
@@ -42,7 +45,7 @@ class LandingReport:
 
 
 class LandingRun:
-    """Runs the landing loop under the lease of `SLOT` as `owner` (the Dagster run id)."""
+    """Runs the landing loop under the lease of `LANDING_SLOT` as `owner` (the Dagster run id)."""
 
     def __init__(
         self,
@@ -76,28 +79,32 @@ class LandingRun:
         lander.refresh()
         begun = time.monotonic()
         thread = threading.Thread(target=self._loop, args=(lander, begun), name="landing")
+        reports = threading.Thread(
+            target=self._report_all, args=(lander, begun), name="landing-reports", daemon=True
+        )
         thread.start()
+        reports.start()
         why: str | None = None
         try:
-            why = self._watch(lander, thread, epoch, begun)
+            why = self._watch(thread, epoch)
         finally:
             # Reached by an interrupt too: the commit under way is finished, then the lease given up.
             self._stop.set()
-            thread.join()
-            self._leases.release(SLOT, self._owner, epoch)
+            self._finish(thread, epoch)
+            self._leases.release(LANDING_SLOT, self._owner, epoch)
         if self._error is not None:
             raise self._error
         ended = why or (self._ended.value if self._ended else "stopped")
         self._log(f"landing ended: {ended}")
-        seconds = time.monotonic() - begun
-        return LandingReport(lander.totals, seconds, _lag(lander), lander.rows(), ended)
+        reports.join(timeout=_REPORT_PATIENCE_SECONDS)
+        return replace(_report_of(lander, begun), ended=ended)
 
     def _acquire(self) -> int | None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            epoch = self._leases.acquire(SLOT, self._owner)
+            epoch = self._leases.acquire(LANDING_SLOT, self._owner)
             if epoch is not None:
-                self._log(f"holding the lease of {SLOT}, epoch {epoch}")
+                self._log(f"holding the lease of {LANDING_SLOT}, epoch {epoch}")
                 return epoch
             time.sleep(_ASK_SECONDS)
         return None
@@ -117,16 +124,12 @@ class LandingRun:
         except BaseException as error:
             self._error = error
 
-    def _watch(
-        self, lander: Lander, thread: threading.Thread, epoch: int, begun: float
-    ) -> str | None:
-        """Renew, report and listen until the loop ends or has to; gives the reason for that."""
-        next_report = begun + min(5.0, self._settings.landing_report_seconds)
-        reported = -1
+    def _watch(self, thread: threading.Thread, epoch: int) -> str | None:
+        """Renew and listen until the loop ends or has to; gives the reason for that."""
         while thread.is_alive():
             thread.join(timeout=_RENEW_SECONDS)
             try:
-                lease = self._leases.renew(SLOT, self._owner, epoch)
+                lease = self._leases.renew(LANDING_SLOT, self._owner, epoch)
             except PlatformError as error:
                 # The registry is away: the lease grows stale, and Delta's fence does its work.
                 self._log(str(error))
@@ -135,16 +138,44 @@ class LandingRun:
                 return "another run took the lease"
             if lease.wanted_by is not None:
                 return f"handed over to run {lease.wanted_by}"
-            if time.monotonic() >= next_report and lander.totals.commits != reported:
-                reported = lander.totals.commits
-                next_report = time.monotonic() + self._settings.landing_report_seconds
-                totals = copy(lander.totals)
-                seconds = time.monotonic() - begun
-                self._report(LandingReport(totals, seconds, _lag(lander), lander.rows()))
         return None
+
+    def _finish(self, thread: threading.Thread, epoch: int) -> None:
+        """Wait for the commit under way; a long one must not look dead to a successor."""
+        while thread.is_alive():
+            thread.join(timeout=_RENEW_SECONDS)
+            with suppress(PlatformError):
+                self._leases.renew(LANDING_SLOT, self._owner, epoch)
+
+    def _report_all(self, lander: Lander, begun: float) -> None:
+        """Report now and then, when something was committed since; until the run is to stop."""
+        period = self._settings.landing_report_seconds
+        reported = -1
+        wait = min(_FIRST_REPORT_SECONDS, period)
+        while not self._stop.wait(wait):
+            wait = period
+            if lander.totals.commits == reported:
+                wait = min(_RENEW_SECONDS, period)
+                continue
+            try:
+                report = _report_of(lander, begun)
+                self._report(report)
+                reported = report.totals.commits
+            except Exception as error:
+                # Dagster's database is locked, say. Landing does not depend on it.
+                self._log(f"a report failed: {error!r}")
+
+
+def _report_of(lander: Lander, begun: float) -> LandingReport:
+    seconds = time.monotonic() - begun
+    # Copies: the loop goes on counting in its own.
+    now = lander.totals
+    totals = replace(now, days=set(now.days), offsets=dict(now.offsets))
+    return LandingReport(totals, seconds, _lag(lander), lander.rows())
 
 
 def _lag(lander: Lander) -> int | None:
+    """What a report says of Kafka; a broker that does not answer is asked for half a minute."""
     try:
         return sum(lander.lag().values())
     except PlatformError:

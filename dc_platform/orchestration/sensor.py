@@ -1,13 +1,13 @@
 """The landing sensor: keeps the landing slot manned. It never reads a record.
 
 Each tick compares the end of the log with silver's border and looks at the lease. Dagster's own idea
-of which runs live is no evidence (a run whose worker was killed with its code server stays STARTED
-for ever), so runs without the lease that are too old to be starting are ended here.
+of which runs live is no evidence: a run whose worker was killed with its code server stays STARTED
+for ever. So runs are judged by the lease. One that died holding it is replaced at once; one that gave
+it up has a minute to end; only one that never had it may be starting, for a bounded time.
 """
 
 import json
 import time
-from datetime import UTC, datetime
 from functools import cache
 
 import dagster as dg
@@ -19,19 +19,21 @@ from dc_platform.errors import PlatformError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.commits import app_id
-from dc_platform.orchestration.assets import LANE, TOPIC_KEY, landing_job
-from dc_platform.orchestration.landing_run import SLOT
+from dc_platform.orchestration.assets import BRONZE_KEY, TOPIC_KEY, landing_job
 from dc_platform.registry.database import Database
-from dc_platform.registry.leases import Lease, Leases
+from dc_platform.registry.leases import LANDING_SLOT, Lease, Leases
 from dc_platform.settings import settings
 
 _TICK_SECONDS = 5
 # From its creation a run needs 10 to 13 s on two busy cores, and may wait 60 s for the lease.
 _STARTING_SECONDS = 100
+# What a run does after it gave the lease up: its last report, its process's end.
+_LEAVING_SECONDS = 60
 _OBSERVE_SECONDS = 60
+_KAFKA_MS = 5_000
 
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
+# Not the queued ones: of those there are as many as a backfill has days.
+_LAUNCHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -71,7 +73,7 @@ class _Gauge:
             lake.ensure(SILVER_EVENTS)
             self._silver = LakeTable(lake, SILVER_EVENTS)
         self._silver.refresh()
-        ends = self._reader.end_offsets()
+        ends = self._reader.end_offsets(_KAFKA_MS)
         done = {p: self._silver.txn(app_id(SILVER_EVENTS, self._info, p)) or 0 for p in ends}
         return sum(max(0, end - done[p]) for p, end in ends.items()), sum(ends.values())
 
@@ -107,8 +109,11 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         lag, end = _gauge().lag()
     except PlatformError as error:
         return dg.SensorResult(skip_reason=f"cannot look: {error}")
-    lease = _leases().current(SLOT)
-    starting = _starting_runs(context.instance, lease)
+    # Before the runs: a run that takes the lease in between is younger than what was read.
+    last = _leases().last(LANDING_SLOT)
+    held: dict[str, float] = cursor.get("held", {})
+    starting, held = _judge_runs(context.instance, last, held)
+    lease = last if last is not None and last.alive else None
     moved = end != cursor.get("end")
     observe = time.time() - cursor.get("observed", 0) > _OBSERVE_SECONDS and (moved or lag > 0)
     wanted = _wanted(lease, starting, lag, moved)
@@ -117,14 +122,12 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if observe
         else []
     )
-    cursor = {"end": end, "observed": time.time() if observe else cursor.get("observed", 0)}
+    observed = time.time() if observe else cursor.get("observed", 0)
     holder = f"run {lease.owner[:8]} holds the lease" if lease else "nobody holds the lease"
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(tags={LANE: "landing", "dc_platform/slot": SLOT})]
-        if wanted
-        else None,
+        run_requests=[dg.RunRequest()] if wanted else None,
         skip_reason=None if wanted else f"lag {lag} records, {holder}, {len(starting)} starting",
-        cursor=json.dumps(cursor),
+        cursor=json.dumps({"end": end, "observed": observed, "held": held}),
         asset_events=events,
     )
 
@@ -138,24 +141,53 @@ def _wanted(lease: Lease | None, starting: list[str], lag: int, moved: bool) -> 
     return old and (lag > 0 or moved)
 
 
-def _starting_runs(instance: dg.DagsterInstance, lease: Lease | None) -> list[str]:
-    """Ids of landing runs that may still come to life; the others that Dagster thinks alive are
-    ended.
+def _judge_runs(
+    instance: dg.DagsterInstance, lease: Lease | None, held: dict[str, float]
+) -> tuple[list[str], dict[str, float]]:
+    """End the landing runs that have died. Gives the ids of those that may still come to life, and,
+    of those that Dagster thinks alive, when each was last seen holding the lease (`held`: as of the
+    tick before).
     """
-    records = instance.get_run_records(
-        dg.RunsFilter(tags={LANE: "landing"}, statuses=_UNFINISHED), limit=20
-    )
-    now = datetime.now(UTC)
+    now = time.time()
     starting = []
-    for record in records:
+    seen = {}
+    for record in _landing_runs(instance):
         run = record.dagster_run
         if lease is not None and run.run_id == lease.owner:
-            continue
-        age = (now - record.create_timestamp).total_seconds()
-        if age < _STARTING_SECONDS:
+            if lease.alive:
+                seen[run.run_id] = now
+            else:
+                _end(instance, run, "The run died holding its slot's lease.")
+        elif run.run_id in held:
+            if now - held[run.run_id] <= _LEAVING_SECONDS:
+                seen[run.run_id] = held[run.run_id]
+            else:
+                _end(instance, run, "The run lost its slot's lease and did not end.")
+        elif now - record.create_timestamp.timestamp() < _STARTING_SECONDS:
             starting.append(run.run_id)
         elif run.status != dg.DagsterRunStatus.QUEUED:
-            instance.report_run_failed(
-                run, "The run does not hold its slot's lease and is too old to be starting."
-            )
-    return starting
+            _end(instance, run, "The run never got its slot's lease and is too old to be starting.")
+    return starting, seen
+
+
+def _landing_runs(instance: dg.DagsterInstance) -> list[dg.RunRecord]:
+    """Runs of bronze that Dagster thinks alive, whoever started them: this sensor or a hand in the
+    UI, whose runs have neither the job's name nor its tags.
+    """
+    launched = instance.get_run_records(dg.RunsFilter(statuses=_LAUNCHED))
+    queued = instance.get_run_records(
+        dg.RunsFilter(job_name=landing_job.name, statuses=[dg.DagsterRunStatus.QUEUED]), limit=20
+    )
+    return [*filter(_lands, launched), *queued]
+
+
+def _lands(record: dg.RunRecord) -> bool:
+    run = record.dagster_run
+    return run.job_name == landing_job.name or BRONZE_KEY in (run.asset_selection or ())
+
+
+def _end(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+    if run.status == dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, why)
+    else:
+        instance.report_run_failed(run, why)

@@ -19,11 +19,14 @@ from sqlalchemy.orm import Session
 from dc_platform.registry.database import Database, now_ms
 from dc_platform.registry.models import LeaseRow
 
+# The one slot: its owner lands all partitions.
+LANDING_SLOT = "landing-0"
+
 _ENSURE = text("insert into leases (slot, epoch) values (:slot, 0) on conflict (slot) do nothing")
 
 
 class Lease(NamedTuple):
-    """A lease as it stands. Ages are in seconds."""
+    """A lease as it stands. Ages are in seconds. Not `alive`: its owner died without giving it up."""
 
     slot: str
     owner: str
@@ -33,6 +36,7 @@ class Lease(NamedTuple):
     held_seconds: float
     renewed_seconds_ago: float
     wanted_by: str | None
+    alive: bool = True
 
 
 class Leases:
@@ -81,12 +85,17 @@ class Leases:
 
     def current(self, slot: str) -> Lease | None:
         """The lease when it has a living owner."""
+        lease = self.last(slot)
+        return lease if lease is not None and lease.alive else None
+
+    def last(self, slot: str) -> Lease | None:
+        """The lease with its owner, alive or dead; None when the last one gave it up."""
         with self._database.reading() as session:
             row = session.get(LeaseRow, slot)
             at = now_ms()
-            if row is None or row.owner is None or not self._lives(row, at):
+            if row is None or row.owner is None:
                 return None
-            return _lease(row, at)
+            return _lease(row, at, alive=self._lives(row, at))
 
     def _lives(self, row: LeaseRow, at: int) -> bool:
         if row.owner is None or row.renewed_ms is None:
@@ -110,7 +119,7 @@ def _held(session: Session, slot: str, owner: str, epoch: int) -> LeaseRow | Non
     return row if row is not None and row.owner == owner and row.epoch == epoch else None
 
 
-def _lease(row: LeaseRow, at: int) -> Lease:
+def _lease(row: LeaseRow, at: int, *, alive: bool = True) -> Lease:
     return Lease(
         slot=row.slot,
         owner=row.owner or "",
@@ -120,4 +129,5 @@ def _lease(row: LeaseRow, at: int) -> Lease:
         held_seconds=(at - (row.acquired_ms or at)) / 1000,
         renewed_seconds_ago=(at - (row.renewed_ms or at)) / 1000,
         wanted_by=row.wanted_by,
+        alive=alive,
     )

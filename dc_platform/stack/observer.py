@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 
 from dc_platform.errors import PlatformError
 from dc_platform.registry.database import Database
-from dc_platform.registry.leases import Leases
+from dc_platform.registry.leases import LANDING_SLOT, Leases
 from dc_platform.stack.parts import Part
 
-LANDING_SLOT = "landing-0"
 _STARTING_SECONDS = 0.3
 _READY_SECONDS = 10.0
 _LEASE_SECONDS = 1.0

@@ -127,6 +127,23 @@ def test_a_stale_lease_that_nobody_took_lives_on(leases: Leases, clock: Clock) -
     assert held_by(leases) == "a"
 
 
+def test_a_dead_owner_is_named_until_another_takes_the_lease(leases: Leases, clock: Clock) -> None:
+    assert leases.last("0") is None
+    leases.acquire("0", "a")
+    assert leases.last("0") == leases.current("0")
+    clock.pass_seconds(11)
+    dead = leases.last("0")
+    assert dead is not None
+    assert (dead.owner, dead.alive) == ("a", False)
+    leases.acquire("0", "b")
+    living = leases.last("0")
+    assert living is not None
+    assert (living.owner, living.alive) == ("b", True)
+    # Who gave it up did not die.
+    leases.release("0", "b", 2)
+    assert leases.last("0") is None
+
+
 def test_the_same_owner_again_is_another_epoch(leases: Leases, clock: Clock) -> None:
     assert leases.acquire("0", "a") == 1
     assert leases.acquire("0", "a") == 2
@@ -165,6 +182,9 @@ def test_the_lease_of_a_dead_process_of_this_host_is_free_at_once(url: str, leas
         child.kill()
         # It counts as dead while nobody has asked for its exit status, too.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    dead = leases.last("0")
+    assert dead is not None
+    assert (dead.owner, dead.alive) == ("a", False)
     assert leases.acquire("0", "b") == 2
     child.wait()
     child.stdin.close()
