@@ -63,10 +63,11 @@ def up(
 
 
 def _detach(options: Options) -> None:
-    from dc_platform.stack import control, screen
+    from dc_platform.stack import control
+    from dc_platform.stack.hints import Caller
 
     record = control.start_detached(options, _say)
-    for line in screen.hints(record, str(options.data_dir)):
+    for line in Caller.here().hints(record, options.directory.path):
         typer.echo(line)
 
 
@@ -75,6 +76,7 @@ def _stay(options: Options) -> None:
 
     from dc_platform.logs import configure_logging
     from dc_platform.stack import launch, screen
+    from dc_platform.stack.hints import Caller
 
     console = Console()
     if not console.is_terminal:
@@ -82,7 +84,7 @@ def _stay(options: Options) -> None:
         launch.supervise(options, lambda supervisor: None)
         return
     configure_logging("INFO", options.directory.log("supervisor"))
-    with screen.Screen(console) as shown:
+    with screen.Screen(console, Caller.here()) as shown:
         launch.supervise(options, shown.show)
 
 
@@ -96,7 +98,10 @@ def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         content = record.as_json() if record else {"pids": {}, "parts": {}, "ready": False}
         typer.echo(json.dumps({"running": record is not None, **content}, indent=2))
     elif record is None:
-        typer.echo(f"no stack runs in {directory.path}; dcp up starts one")
+        from dc_platform.stack.hints import Caller
+
+        start = Caller.here().dcp(directory.path, "up")
+        typer.echo(f"no stack runs in {directory.path}; this starts one: {start}")
     else:
         _print(record, directory)
     if record is None:
@@ -107,12 +112,17 @@ def _print(record: StackRecord, directory: StackDirectory) -> None:
     from rich.console import Console
 
     from dc_platform.stack import screen
+    from dc_platform.stack.hints import Caller
 
     console = Console()
+    caller = Caller.here()
     console.print(screen.table(screen.recorded_rows(record.parts, record.landing)))
     if record.supervisor is None:
-        console.print("The supervisor is gone; its parts go on. dcp up takes them over.")
-    for line in screen.hints(record, str(directory.path)):
+        up = caller.dcp(directory.path, "up")
+        console.print(
+            f"The supervisor is gone; its parts go on. This takes them over: {up}", soft_wrap=True
+        )
+    for line in caller.hints(record, directory.path):
         console.print(line, soft_wrap=True)
 
 

@@ -22,7 +22,9 @@ def main() -> int:
     parser.add_argument("--with-trino", action="store_true")
     arguments = parser.parse_args()
     configure_logging(settings().log_level)
-    options = Options(arguments.data_dir, arguments.auto_ports, arguments.with_trino)
+    options = Options(
+        arguments.data_dir, auto_ports=arguments.auto_ports, with_trino=arguments.with_trino
+    )
     try:
         supervise(options, lambda supervisor: None)
     except PlatformError as error:

@@ -31,10 +31,11 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Options:
-    """What `dcp up` was asked for."""
+    """What `dcp up` was asked for. `usual_ports`: automatic ones are the usual ones where free."""
 
     data_dir: Path
     auto_ports: bool = False
+    usual_ports: bool = False
     with_trino: bool = False
 
     @property
@@ -70,6 +71,7 @@ def chosen_ports(options: Options, running: Mapping[str, PartRecord]) -> dict[st
         needed=ports.DEFAULT_PORTS.keys() - listening,
         remembered=options.directory.read_ports(),
         auto=options.auto_ports,
+        usual=options.usual_ports,
         movable=not running,
     )
 

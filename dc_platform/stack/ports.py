@@ -32,14 +32,20 @@ _FIRST, _LAST, _BLOCK = 20_000, 32_000, 10
 
 
 def choose(
-    *, needed: Collection[str], remembered: Mapping[str, int], auto: bool, movable: bool = True
+    *,
+    needed: Collection[str],
+    remembered: Mapping[str, int],
+    auto: bool,
+    usual: bool = False,
+    movable: bool = True,
 ) -> dict[str, int]:
     """The ports of a stack that is about to start.
 
-    Those in `needed` must be free; a taken one is an error, or is replaced when `auto`. Not
-    `movable`: other parts of this stack run already and know its ports.
+    Those in `needed` must be free; a taken one is an error, or is replaced when `auto`. At a first
+    start `auto` takes ports that nobody else is likely to want, or the `usual` ones. Not `movable`:
+    other parts of this stack run already and know its ports.
     """
-    wanted = {**DEFAULT_PORTS, **remembered} if remembered or not auto else {}
+    wanted = {**DEFAULT_PORTS, **remembered} if remembered or usual or not auto else {}
     taken = [name for name, port in wanted.items() if name in needed and not is_free(port)]
     if taken and not (auto and movable):
         raise ConfigurationError(_taken(taken[0], wanted[taken[0]], movable=movable))

@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dc_platform.stack.hints import Caller
 from dc_platform.stack.processes import Usage
-from dc_platform.stack.record import PartRecord, StackRecord
+from dc_platform.stack.record import PartRecord
 
 if TYPE_CHECKING:
     from dc_platform.stack.supervisor import Supervisor
@@ -35,7 +36,8 @@ class Row(NamedTuple):
 class Screen:
     """The table of a supervisor on a terminal, renewed at each turn of its loop."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, caller: Caller) -> None:
+        self._caller = caller
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._landing: psutil.Process | None = None
 
@@ -54,9 +56,8 @@ class Screen:
             for name, unit in supervisor.units.items()
         ]
         rows.append(self._landing_row(record.landing))
-        self._live.update(
-            Group(table(rows), *hints(record, str(supervisor.directory.path)), *more), refresh=True
-        )
+        hints = self._caller.hints(record, supervisor.directory.path)
+        self._live.update(Group(table(rows), *hints, *more), refresh=True)
 
     def _landing_row(self, pid: int | None) -> Row:
         """The process that holds the landing lease: a run worker of Dagster."""
@@ -90,19 +91,6 @@ def table(rows: Iterable[Row]) -> Table:
             f"{row.usage.cpu:.0%}" if row.usage else "",
         )
     return shown
-
-
-def hints(record: StackRecord, data_dir: str) -> list[str]:
-    """Where to look next."""
-    where = record.addresses
-    return [
-        "",
-        f"Dagster  {where.get('dagster')}",
-        f"Gateway  {where.get('gateway')}/api/v1/events",
-        f'SQL      dcp sql --data-dir {data_dir} "select count(*) from events"',
-        f"Logs     {data_dir}/logs",
-        f"End      dcp down --data-dir {data_dir}",
-    ]
 
 
 def recorded_rows(parts: Mapping[str, PartRecord], landing: int | None) -> list[Row]:

@@ -61,6 +61,18 @@ def test_auto_replaces_only_the_taken_port(taken: int) -> None:
     assert after == before
 
 
+def test_usual_ports_move_only_where_they_are_taken(
+    taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = choose(needed=DEFAULT_PORTS, remembered={}, auto=True)
+    monkeypatch.setattr(ports, "DEFAULT_PORTS", {**free, "gateway": taken, "trino": taken})
+    needed = DEFAULT_PORTS.keys() - {"trino"}
+    chosen = choose(needed=needed, remembered={}, auto=True, usual=True)
+    assert chosen["gateway"] not in (taken, *free.values())
+    # Trino is not started: its port matters to nobody.
+    assert {**chosen, "gateway": 0} == {**free, "gateway": 0, "trino": taken}
+
+
 def test_ports_do_not_move_while_other_parts_run(taken: int) -> None:
     remembered = {**DEFAULT_PORTS, "kafka": taken}
     with pytest.raises(ConfigurationError, match="dcp down"):
