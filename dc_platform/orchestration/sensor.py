@@ -19,7 +19,7 @@ from dc_platform.errors import PlatformError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.commits import app_id
-from dc_platform.orchestration.assets import BRONZE_KEY, TOPIC_KEY, landing_job
+from dc_platform.orchestration.assets import BRONZE_KEY, TOPIC_KEY, landing_job, silver_events
 from dc_platform.registry.database import Database
 from dc_platform.registry.leases import LANDING_SLOT, Lease, Leases
 from dc_platform.settings import settings
@@ -105,6 +105,7 @@ def _leases() -> Leases:
 def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """One tick: at most one run."""
     cursor = json.loads(context.cursor or "{}")
+    _limit_backfills(context.instance)
     try:
         lag, end = _gauge().lag()
     except PlatformError as error:
@@ -130,6 +131,14 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor=json.dumps({"end": end, "observed": observed, "held": held}),
         asset_events=events,
     )
+
+
+def _limit_backfills(instance: dg.DagsterInstance) -> None:
+    """Make the pool known: Dagster lets the first runs of one that it has not met pass unlimited."""
+    pool = silver_events.op.pool
+    storage = instance.event_log_storage
+    if pool and pool not in storage.get_concurrency_keys():
+        storage.initialize_concurrency_limit_to_default(pool)
 
 
 def _wanted(lease: Lease | None, starting: list[str], lag: int, moved: bool) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import instance_for_test
 
 from dc_platform.orchestration import sensor
 from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY, landing_job
@@ -17,6 +19,7 @@ CANCELING = dg.DagsterRunStatus.CANCELING
 FAILURE, CANCELED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
 # What an asset's "Materialize" in the UI runs.
 ASSET_JOB = "__ASSET_JOB"
+POOL = "silver_events_backfill"
 
 
 class World:
@@ -168,3 +171,15 @@ def test_an_old_run_gets_a_successor_while_events_come(world: World) -> None:
 def test_the_cursor_of_an_earlier_version_is_understood(world: World) -> None:
     world.cursor = json.dumps({"end": 100, "observed": 0})
     assert world.tick()
+
+
+def test_the_limit_of_backfills_holds_from_the_first_on(tmp_path: Path) -> None:
+    """Runs of a pool that Dagster has not met pass unlimited; one that a user set stays."""
+    overrides = {"concurrency": {"pools": {"default_limit": 1, "granularity": "run"}}}
+    with instance_for_test(overrides, temp_dir=str(tmp_path)) as instance:
+        storage = instance.event_log_storage
+        sensor._limit_backfills(instance)
+        assert storage.get_concurrency_info(POOL).slot_count == 1
+        storage.set_concurrency_slots(POOL, 3)
+        sensor._limit_backfills(instance)
+        assert storage.get_concurrency_info(POOL).slot_count == 3
