@@ -23,6 +23,8 @@ BLOCK = "dcp-block"
 COUNTS = "dcp-counts"
 BATCH = "dcp-batch"
 
+_counts = msgspec.json.Decoder(dict[str, int])
+
 VALID = "valid"
 REJECTED = "rejected"
 
@@ -54,6 +56,15 @@ def holds_events(headers: Mapping[str, bytes]) -> bool:
 def holds_rejects(headers: Mapping[str, bytes]) -> bool:
     """Whether the headers are those of a gateway's block of rejected events."""
     return _is_block(headers, REJECTED, ARROW)
+
+
+def counted_events(counts: bytes) -> int | None:
+    """The events that a `dcp-counts` header counts; None when it is missing or none."""
+    try:
+        total = sum(_counts.decode(counts).values())
+    except msgspec.DecodeError:
+        return None
+    return total if 0 <= total < 2**31 else None
 
 
 def _is_block(headers: Mapping[str, bytes], verdict: str, content_type: str) -> bool:

@@ -48,6 +48,10 @@ COLUMN_DOCS: dict[str, str] = {
     "ingest_date": "UTC date of processed_at: the partition.",
     "next_offset": "First offset of the partition that has not landed.",
     "silver_version": "Version of silver.events that this border belongs to.",
+    "from_offset": "First offset that is missing.",
+    "to_offset": "First offset after it that is not.",
+    "why": "expired: Kafka deleted it before it landed; before the first landing: Kafka no longer"
+    " had it when landing met the partition.",
 }
 
 
@@ -206,11 +210,29 @@ LANDING_BORDER = TableSpec(
     partition_by=None,
 )
 
+GAPS = TableSpec(
+    name="ops.gaps",
+    description="Offsets that Kafka deleted before they landed, each range once.",
+    columns=pa.schema(
+        [
+            ("topic_id", pa.string()),
+            ("kafka_partition", pa.int32()),
+            ("from_offset", pa.int64()),
+            ("to_offset", pa.int64()),
+            ("why", pa.string()),
+            ("processed_at", TIMESTAMP),
+        ]
+    ),
+    statistics=("kafka_partition", "from_offset"),
+    partition_by=None,
+)
+
 TABLES: tuple[TableSpec, ...] = (
     BRONZE_EVENTS,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
     LANDING_BORDER,
+    GAPS,
 )
 
 # What decoding gives: every column that bronze, silver or quarantine needs, one row per event.

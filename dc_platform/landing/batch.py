@@ -19,6 +19,7 @@ from dc_platform.contracts.tables import (
     TIMESTAMP,
     TableSpec,
 )
+from dc_platform.landing.counted import Counted
 
 Mask = npt.NDArray[np.bool_]
 
@@ -48,6 +49,8 @@ class Batch:
     # Broker's append time of the oldest record, epoch milliseconds; None for an empty batch.
     oldest_ms: int | None = None
     gaps: list[Gap] = field(default_factory=list)
+    # What the records said about themselves; None when they were not read from Kafka.
+    counted: dict[int, Counted] | None = None
 
 
 def below(judged: pa.Table, offsets: dict[int, int]) -> Mask:

@@ -25,13 +25,14 @@ import pyarrow as pa
 from dc_platform.broker.records import TopicInfo
 from dc_platform.contracts.tables import (
     BRONZE_EVENTS,
-    LANDING_BORDER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
+    TABLES,
     TableSpec,
 )
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.border import write_border
+from dc_platform.lake.gaps import BEFORE_FIRST, EXPIRED, KnownGap, record_gaps
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile, write_file
 from dc_platform.lake.store import Lake
@@ -96,7 +97,7 @@ class Committer:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Callable[[str], None] = lambda point: None,
     ) -> None:
-        for spec in (BRONZE_EVENTS, SILVER_QUARANTINE, SILVER_EVENTS, LANDING_BORDER):
+        for spec in TABLES:
             lake.ensure(spec)
         self._lake = lake
         self._info = info
@@ -118,6 +119,8 @@ class Committer:
         )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
         self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        # Of partitions that never landed: where Kafka began when they were met.
+        self._met_at: dict[int, int] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -147,6 +150,7 @@ class Committer:
             if self._offsets.get(partition) is None:
                 # Bronze may have landed the first records, and silver not yet.
                 self._offsets[partition] = offset if bronze.get(partition) is None else 0
+                self._met_at[partition] = self._offsets[partition] or 0
 
     def land(self, batch: Batch) -> Landed:
         """Commit a batch to all tables. Raises FencedError when another run owns the partitions.
@@ -155,6 +159,7 @@ class Committer:
         """
         self._check_fence(batch)
         processed_at = self._clock()
+        self._record_gaps(batch, processed_at)
         judged = batch.judged
         valid = is_valid(judged)
         accepted = mask_rows(judged, valid)
@@ -195,6 +200,21 @@ class Committer:
                     f"partition {partition} stands at {committed}, this run is at {covered.start}:"
                     " another run has landed it"
                 )
+
+    def _record_gaps(self, batch: Batch, at: datetime) -> None:
+        """Before bronze, whose range covers the gap: after a crash in between nobody would know."""
+        topic = self._info.topic_id
+        gaps = [KnownGap(topic, p, start, end, EXPIRED) for p, start, end in batch.gaps]
+        gaps += [
+            KnownGap(topic, partition, 0, self._met_at[partition], BEFORE_FIRST)
+            for partition in batch.ranges
+            if self._met_at.get(partition)
+        ]
+        if gaps:
+            record_gaps(self._lake, gaps, at)
+            self._reached("gaps recorded")
+        for partition in batch.ranges:
+            self._met_at.pop(partition, None)
 
     def _fresh(self, index: IdentityIndex, keys: Keys, rows: pa.Table, snapshot: Snapshot) -> Mask:
         if not len(keys):
@@ -322,6 +342,8 @@ class Committer:
         }
         if batch.gaps:
             metadata["dcp.gaps"] = json.dumps([list(gap) for gap in batch.gaps])
+        if batch.counted is not None:
+            metadata["dcp.counted"] = json.dumps(batch.counted)
         before = table.version
         try:
             table.commit(files, txns=txns, exact=exact, metadata=metadata)

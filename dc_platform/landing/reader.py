@@ -24,6 +24,7 @@ from dc_platform.decode.blocks import GROUP_BYTES
 from dc_platform.decode.decoder import Decoder, concat, in_address_order
 from dc_platform.errors import BrokerUnavailableError, FatalError, OffsetsExpiredError
 from dc_platform.landing.batch import Batch, Gap, Range
+from dc_platform.landing.counted import Counts
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class _Open:
         self.since: float | None = None
         self.oldest_ms: int | None = None
         self.gaps: list[Gap] = []
+        self._counts = Counts()
         self._waiting: list[Record] = []
         self._waiting_bytes = 0
 
@@ -61,6 +63,7 @@ class _Open:
             self.since = time.monotonic()
         oldest = min(r.timestamp_ms for r in records)
         self.oldest_ms = oldest if self.oldest_ms is None else min(self.oldest_ms, oldest)
+        self._counts.add(records)
         self._waiting += records
         self._waiting_bytes += sum(len(r.value) for r in records)
 
@@ -94,7 +97,8 @@ class _Open:
             for p, end in self.positions.items()
             if end != self.starts[p]
         }
-        return Batch(judged, ranges, self.bytes, self.oldest_ms, self.gaps)
+        counted = self._counts.of(ranges)
+        return Batch(judged, ranges, self.bytes, self.oldest_ms, self.gaps, counted)
 
 
 def _runs(tables: Sequence[pa.Table]) -> list[pa.Table]:
@@ -134,7 +138,6 @@ class BatchReader:
         self._open = _Open(starts)
         self._empty = decoder.decode([])
         self._thread = threading.Thread(target=self._run, name="landing-reader", daemon=True)
-        self.consumed: dict[int, int] = dict(starts)
 
     def start(self) -> None:
         """Begin to read."""
@@ -205,7 +208,6 @@ class BatchReader:
             if self._open.waiting_enough():
                 self._open.decode(self._decoder)
         self._open.positions.update(poll.next_offsets)
-        self.consumed.update(poll.next_offsets)
 
     def _hand_over(self, *, wait: bool) -> None:
         if not wait and self._batches.full():

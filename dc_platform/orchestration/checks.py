@@ -53,8 +53,9 @@ PROMISES = [
     Promise(
         "no_offset_gaps",
         BRONZE_KEY,
-        "Silver's commits cover the offsets of each Kafka partition without a hole, and Kafka"
-        " deleted nothing that had not landed.",
+        "Silver's newest 2,000 commits cover the offsets of each Kafka partition without a hole, and"
+        " Kafka never deleted anything that had not landed (ops.gaps). What it no longer had when"
+        " landing met a partition is named, and no failure.",
         lambda lake, since: audit.offset_gaps(lake),
     ),
     Promise(
@@ -70,8 +71,9 @@ PROMISES = [
     Promise(
         "every_accepted_event_landed",
         SILVER_KEY,
-        "Bronze has every event that the gateways counted into blocks, and silver every accepted"
-        " one.",
+        "Bronze has every record that was polled and every event that the gateways counted into"
+        " blocks, as the newest 2,000 commits counted them from the records' headers; silver has"
+        " every accepted event of two days.",
         audit.lost_events,
     ),
 ]

@@ -244,3 +244,19 @@ def test_the_oldest_record_of_a_batch_is_remembered() -> None:
     records = [block([LINE], 0, timestamp_ms=900), block([LINE], 1, timestamp_ms=700)]
     with reading(Broker([polled(*records)]), {0: 0}) as found:
         assert take(found).oldest_ms == 700
+
+
+def test_what_was_polled_is_counted_before_it_is_decoded() -> None:
+    """Also of records that the decoder loses."""
+
+    class Losing(Decoder):
+        def decode(self, records: Sequence[Record]) -> Any:
+            return super().decode([r for r in records if r.offset != 1])
+
+    records = [block([LINE] * 3, 0), block([LINE] * 2, 1), strange(b"x", 4, partition=1)]
+    made = Losing("7f6c2f6e-6b0e-4a9b-8c64-3f1f3a1f6d10", decoder()._sources)
+    broker = Broker([polled(*records)])
+    with reading(broker, {0: 0, 1: 4, 2: 9}, Limits(seconds=1e9), lambda: made) as found:
+        batch = take(found)
+    assert batch.counted == {0: (0, 5), 1: (1, 0)}
+    assert len(batch.judged) == 4
