@@ -1,8 +1,7 @@
 """Every setting of the platform, read from the environment (`DCP_…`) once per process.
 
 This module is the only reader of the environment. The description of each field is its
-documentation: docs/settings.md is generated from it (`dcp docs settings`), and a test fails when
-the page is stale.
+documentation: `make docs` writes docs/settings.md from it, and a test fails when the page is stale.
 """
 
 from __future__ import annotations
@@ -10,9 +9,12 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dc_platform.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
@@ -30,7 +32,9 @@ class Settings(BaseSettings):
     topic_replication: int = Field(
         1, ge=1, description="Replicas of the topic when the platform creates it (3 in production)."
     )
-    lake_uri: str = Field("", description="Root of the lake; empty: DCP_DATA_DIR/lake.")
+    lake_uri: str = Field(
+        "", description="Root of the lake, a directory or file:///path; empty: DCP_DATA_DIR/lake."
+    )
     registry_url: str = Field(
         "", description="SQLAlchemy URL of the registry; empty: SQLite in DCP_DATA_DIR."
     )
@@ -118,7 +122,9 @@ class Settings(BaseSettings):
         20_480, ge=8, description="Disk of the tail; past it answers say complete: false."
     )
     query_memory_mb: int = Field(1024, ge=64, description="Memory of all queries of a process.")
-    query_timeout_seconds: float = Field(60.0, gt=0, description="Longest run of one query.")
+    query_timeout_seconds: float = Field(
+        60.0, gt=0, description="Longest work of a query on its next rows."
+    )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
     # --- all parts ---
@@ -126,10 +132,16 @@ class Settings(BaseSettings):
         "INFO", description="Least level that is logged."
     )
 
+    @field_validator("lake_uri")
+    @classmethod
+    def _is_supported(cls, value: str) -> str:
+        _directory(value)
+        return value
+
     @property
     def lake(self) -> str:
-        """Root of the lake: a directory or a URI."""
-        return self.lake_uri or str((self.data_dir / "lake").absolute())
+        """Root of the lake: a directory."""
+        return _directory(self.lake_uri) or str((self.data_dir / "lake").absolute())
 
     @property
     def registry(self) -> str:
@@ -140,6 +152,21 @@ class Settings(BaseSettings):
     def future_limit_ms(self) -> int:
         """`future_limit_seconds` in milliseconds."""
         return self.future_limit_seconds * 1000
+
+
+def _directory(uri: str) -> str:
+    """The path of a `file://` URI; what is no URI is a path already."""
+    scheme, colon, rest = uri.partition("://")
+    if not colon:
+        return uri
+    host, _, path = rest.partition("/")
+    if scheme.lower() != "file":
+        raise ConfigurationError(
+            f"DCP_LAKE_URI: {scheme}:// is not supported yet: write a directory or file:///path"
+        )
+    if host not in ("", "localhost") or not path:
+        raise ConfigurationError(f"DCP_LAKE_URI: {uri} names no directory: write file:///path")
+    return "/" + unquote(path)
 
 
 @cache
