@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dc_platform.cli.options import AsJson, DataDir
+from dc_platform.cli.options import AsJson, DataDir, settings_of
+from dc_platform.errors import PlatformError
 
 if TYPE_CHECKING:
-    from dc_platform.landing.lander import Totals
+    from dc_platform.landing.lander import Ended, Totals
     from dc_platform.settings import Settings
 
 
@@ -60,26 +61,42 @@ def land(
     totals = lander.totals
     if as_json:
         print(json.dumps({**_figures(totals), "ended": ended.value, "seconds": round(seconds, 3)}))
-        return
-    print(
-        f"{ended.value}: {totals.received} events in {seconds:.1f} s"
-        f" ({totals.received / seconds:,.0f}/s): {totals.landed} landed,"
-        f" {totals.duplicates} duplicates, {totals.rejected} rejected, {totals.commits} commits"
-    )
+    else:
+        print(
+            f"{ended.value}: {totals.received} events in {seconds:.1f} s"
+            f" ({totals.received / seconds:,.0f}/s): {totals.landed} landed,"
+            f" {totals.duplicates} duplicates, {totals.rejected} rejected, {totals.commits} commits"
+        )
+    _check(ended, until_caught_up=until_caught_up)
+
+
+class NotCaughtUpError(PlatformError):
+    """The loop ended before it was to."""
+
+
+def _check(ended: Ended, *, until_caught_up: bool) -> None:
+    from dc_platform.landing.lander import Ended
+
+    if ended is Ended.FENCED:
+        raise NotCaughtUpError(
+            "another writer (the stack's landing run, or another dcp land) lands into this lake, so"
+            " this one stopped; nothing is lost or doubled: end that one and run dcp land again, or"
+            " leave the rest to it"
+        )
+    if until_caught_up and ended is not Ended.CAUGHT_UP:
+        raise NotCaughtUpError(
+            f"{ended.value} before all was landed: run dcp land --until-caught-up again"
+        )
 
 
 def _settings(data_dir: Path | None) -> Settings:
     from dc_platform.cli.client import stack_info
-    from dc_platform.settings import Settings
 
     if data_dir is None:
-        return Settings()
+        return settings_of(None)
     info = stack_info(data_dir)
-    return Settings(
-        data_dir=data_dir,
-        kafka_bootstrap=info["kafka"],
-        topic=info["topic"],
-        lake_uri=info["lake"],
+    return settings_of(
+        data_dir, kafka_bootstrap=info["kafka"], topic=info["topic"], lake_uri=info["lake"]
     )
 
 

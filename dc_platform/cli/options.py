@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,15 +24,15 @@ class Extra(StrEnum):
     TRINO = "trino"
 
 
-def settings_of(data_dir: Path | None) -> Settings:
-    """The settings of the environment, with `--data-dir` on top."""
+def settings_of(data_dir: Path | None, **more: Any) -> Settings:
+    """The settings of the environment, with `--data-dir` and `more` on top."""
     from pydantic import ValidationError
 
     from dc_platform.errors import ConfigurationError
     from dc_platform.settings import Settings
 
     try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+        return Settings(**more) if data_dir is None else Settings(data_dir=data_dir, **more)
     except ValidationError as error:
         wrong = (f"DCP_{e['loc'][0]}".upper() + f": {e['msg']}" for e in error.errors())
         raise ConfigurationError("; ".join(wrong)) from error
