@@ -16,6 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dc_platform.contracts.identity import canonical_uuid
+
 Operator = Literal[
     "=", "==", "!=", "<>", "<", "<=", ">", ">=", "in", "not in", "contains", "exists"
 ]
@@ -23,7 +25,6 @@ Function = Literal["COUNT", "SUM", "AVG", "MIN", "MAX", "P50", "P95", "P99", "UN
 
 _ENVELOPE = {
     "eventId": "event_id",
-    "clientEventId": "client_event_id",
     "sourceId": "source_id",
     "timestamp": "event_time",
     "eventType": "event_type",
@@ -181,10 +182,20 @@ class Compiled:
             return f"{column} {operator} make_timestamptz({at})"
         text = column or self._text(field)
         if isinstance(value, bool):
-            return f"{text} {operator} {self._parameter('true' if value else 'false')}"
+            value = "true" if value else "false"
+        if column == "event_id" and operator in ("=", "<>"):
+            return self._compare_id(operator, str(value))
         if isinstance(value, int | float) and column is None:
             return self._compare_number(text, operator, value)
         return f"{text} {operator} {self._parameter(str(value))}"
+
+    def _compare_id(self, operator: str, value: str) -> str:
+        """An id that a client gave is kept as it is when it is a UUID, else beside the event's own."""
+        canonical = canonical_uuid(value)
+        if canonical is not None:
+            return f"event_id {operator} {self._parameter(canonical)}"
+        same = "is not distinct from" if operator == "=" else "is distinct from"
+        return f"client_event_id {same} {self._parameter(value)}"
 
     def _compare_number(self, text: str, operator: str, value: float) -> str:
         try:
@@ -199,8 +210,8 @@ class Compiled:
         return f"case when regexp_full_match({text}, '-?[0-9]+') then {exact} else {rounded} end"
 
     def _text(self, field: str) -> str:
-        tag = field.removeprefix("metadata.").removeprefix("tags.")
-        if field.startswith(("metadata.tags.", "tags.")):
+        tag = field.removeprefix("metadata.tags.")
+        if tag != field:
             return f"tags[{self._parameter(tag)}]"
         return f"(payload ->> {self._parameter(_json_path(field))})"
 
