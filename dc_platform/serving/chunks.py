@@ -130,13 +130,6 @@ def merged(chunks: Sequence[Chunk], maker: KeyMaker) -> Chunk:
     return _chunk(pa.concat_tables(tables).unify_dictionaries(), maker)
 
 
-def nothing_below(chunks: Sequence[Chunk], border: Mapping[int, int]) -> bool:
-    """Whether no row of the chunks lies below the border (used by tests)."""
-    return all(
-        first >= border.get(p, 0) for chunk in chunks for p, (first, _) in chunk.spans.items()
-    )
-
-
 def plain_silver(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """`table` with exactly the columns of `schema`; missing ones are null."""
     size = len(table)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.table import Snapshot
 from dc_platform.landing.keys import KeyMaker, Keys
-from dc_platform.serving.chunks import Chunk, merged, nothing_below, plain_silver
+from dc_platform.serving.chunks import Chunk, merged, plain_silver
 from dc_platform.serving.view import SCHEMA, View
 from dc_platform_tests.helpers.events import some_uuid
 from dc_platform_tests.helpers.lake import silver_row
@@ -183,8 +183,6 @@ def test_a_border_that_cuts_a_chunk_in_memory_makes_it_smaller() -> None:
     assert cut.spans == {0: (4, 8)}
     assert cut.rows == 3
     assert cut.bytes < chunk.bytes
-    assert nothing_below([cut], {0: 4, 1: 100})
-    assert not nothing_below([chunk], {0: 4})
     assert chunk.above({0: 9, 1: 10}, MAKER) is None
     # A partition that the border does not know has landed nothing.
     assert chunk.above({5: 99}, MAKER) is chunk
