@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -67,9 +69,13 @@ def sql(
     wire = Format.ARROW if format_ is Format.TABLE else format_
     token = local_token(directory, Scope.QUERY)
     output = sys.stdout.buffer
-    for part in _ask(info["query"], token, statement, wire, table=format_ is Format.TABLE):
-        output.write(part)
-    output.flush()
+    try:
+        for part in _ask(info["query"], token, statement, wire, table=format_ is Format.TABLE):
+            output.write(part)
+        output.flush()
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`): no error, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ask(
@@ -78,7 +84,9 @@ def _ask(
     import httpx
 
     request = {"sql": statement, "format": wire.value}
-    headers = {"Authorization": f"Bearer {token}"}
+    # In frames an error after the first rows comes with its reason.
+    headers = {"Authorization": f"Bearer {token}", "X-Framed": "true"}
+    begun = False
     try:
         with (
             httpx.Client(timeout=httpx.Timeout(10, read=None)) as client,
@@ -91,14 +99,29 @@ def _ask(
                 raise QueryFailedError(_detail(answer))
             if answer.headers.get("x-complete") == "false":
                 print("note: serving has not caught up with Kafka yet", file=sys.stderr)
-            if table:
-                yield from _table(answer)
-            else:
-                yield from answer.iter_raw()
+            begun = True
+            parts = _unframed(answer.iter_raw())
+            yield from _table(parts) if table else parts
     except httpx.HTTPError as error:
+        if begun:
+            raise QueryFailedError(
+                f"serving at {base_url} broke off in the middle of the rows ({error}):"
+                " what was printed is not all; ask again"
+            ) from error
         raise QueryFailedError(
             f"serving at {base_url} did not answer ({error}); is the stack up? (dcp status)"
         ) from error
+
+
+def _unframed(received: Iterator[bytes]) -> Iterator[bytes]:
+    """The parts of an answer in frames (docs/api.md); raises the reason when it is not all."""
+    source = io.BufferedReader(_Source(received))
+    while size := int.from_bytes(source.read(4), "big"):
+        yield source.read(size)
+    if not (end := source.read()):
+        raise QueryFailedError("the answer broke off: what was printed is not all; ask again")
+    if reason := json.loads(end).get("detail"):
+        raise QueryFailedError(reason)
 
 
 def _detail(answer: httpx.Response) -> str:
@@ -114,7 +137,7 @@ class _Source(io.RawIOBase):
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts = parts
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -124,17 +147,17 @@ class _Source(io.RawIOBase):
             part = next(self._parts, None)
             if part is None:
                 return 0
-            self._rest = part
+            self._rest = memoryview(part)
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]
         return size
 
 
-def _table(answer: httpx.Response) -> Iterator[bytes]:
+def _table(parts: Iterator[bytes]) -> Iterator[bytes]:
     import pyarrow as pa
 
-    source: IO[bytes] = io.BufferedReader(_Source(answer.iter_raw()))
+    source: IO[bytes] = io.BufferedReader(_Source(parts))
     reader = pa.ipc.open_stream(source)
     widths: list[int] | None = None
     count = 0
@@ -152,14 +175,14 @@ def _table(answer: httpx.Response) -> Iterator[bytes]:
 
 
 def _cells(batch: pa.RecordBatch) -> list[list[str]]:
-    from dc_platform.serving.results import jsonable
+    from dc_platform.serving.values import texts
 
-    columns = [[_text(jsonable(v)) for v in column.to_pylist()] for column in batch.columns]
+    columns = [[_text(text) for text in texts(column)] for column in batch.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _text(value: object) -> str:
-    text = "" if value is None else str(value)
+def _text(value: str | None) -> str:
+    text = "" if value is None else value
     text = text.replace("\n", "⏎")
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
 

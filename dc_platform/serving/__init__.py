@@ -6,9 +6,13 @@ pile.py       all pieces of the tail, and its bounds
 chunks.py     pieces of the tail, in memory or spilled
 view.py       one moment of the union: a silver version, its border, the tail after it
 engine.py     DuckDB over a view, without files, network or settings for its users
+rows.py       the rows of a running query, each batch within its time
 guard.py      which SQL is let through
 query.py      POST /api/v1/query (design 4.2) to SQL
 results.py    rows to JSON, CSV and Arrow
+values.py     Arrow's values as JSON has them
+streams.py    an answer that is streamed: its end, its errors, readers that leave
+refusals.py   errors to statuses, and the sentence that says what is wrong with a body
 health.py     GET /api/v1/monitoring/health (design 4.4)
 routes.py, app.py   HTTP and wiring
 """

@@ -9,7 +9,8 @@ import msgspec
 
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.query import Compiled, Query
-from dc_platform.serving.results import jsonable, plain_rows
+from dc_platform.serving.results import plain_rows
+from dc_platform.serving.values import jsonable
 from dc_platform.serving.view import View
 
 

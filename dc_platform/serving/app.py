@@ -15,7 +15,7 @@ from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
-from dc_platform.serving import routes
+from dc_platform.serving import refusals, routes
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(routes.router)
+    refusals.install(app)
 
     @app.get("/healthz")
     def healthz(response: Response) -> dict[str, Any]:

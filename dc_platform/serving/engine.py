@@ -15,22 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from dc_platform.contracts.tables import TABLES, TableSpec
-from dc_platform.errors import PlatformError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
-from dc_platform.serving.guard import Guard, RefusedError, view_name
+from dc_platform.serving.guard import Guard, view_name
+from dc_platform.serving.rows import Clock, Rows
 from dc_platform.serving.view import View
 from dc_platform.settings import Settings
 
-_BATCH_ROWS = 20_000
 _SNAPSHOT_SECONDS = 0.2
-
-
-class QueryTimeoutError(PlatformError):
-    """The query ran longer than it may."""
 
 
 class Snapshots:
@@ -92,15 +86,23 @@ class Engine:
 
     @contextmanager
     def run_sql(
-        self, sql: str, view: View, *, tenant_id: str, parameters: Sequence[Any] = ()
-    ) -> Iterator[pa.RecordBatchReader]:
-        """Run SQL that a person wrote; gives its rows as a stream."""
+        self,
+        sql: str,
+        view: View,
+        *,
+        tenant_id: str,
+        parameters: Sequence[Any] = (),
+        wide: str = "bignum",
+    ) -> Iterator[Rows]:
+        """Run SQL that a person wrote; gives its rows as a stream. Integers too wide for Arrow come
+        as `wide`: DuckDB's bignum, or varchar.
+        """
         guarded = self._guard.check(sql)
         with self._cursor() as cursor:
             for table in guarded.tables:
                 self._create_view(cursor, table, view, tenant_id)
-            with self._limited(cursor):
-                yield cursor.execute(guarded.sql, list(parameters)).to_arrow_reader(_BATCH_ROWS)
+            clock = Clock(cursor, self._timeout)
+            yield Rows(cursor, clock, guarded.sql, parameters, wide=wide)
 
     @contextmanager
     def run_on_events(
@@ -120,7 +122,7 @@ class Engine:
                 f"create temp view events as select * from ({view.union_sql(from_us, to_us)})"
                 f" where tenant_id = {_literal(tenant_id)}"
             )
-            with self._limited(cursor):
+            with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
 
     def _create_view(
@@ -146,35 +148,6 @@ class Engine:
             yield cursor
         finally:
             cursor.close()
-
-    @contextmanager
-    def _limited(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        expired = threading.Event()
-
-        def interrupt() -> None:
-            expired.set()
-            cursor.interrupt()
-
-        timer = threading.Timer(self._timeout, interrupt)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except (duckdb.InterruptException, OSError) as error:
-            # An OSError is how rows that are already streaming tell of any error of DuckDB's.
-            if expired.is_set():
-                raise QueryTimeoutError(
-                    f"the query ran longer than {self._timeout:.0f} s"
-                    " (DCP_QUERY_TIMEOUT_SECONDS); ask for less"
-                ) from error
-            if not isinstance(error, OSError):
-                raise
-            memory = "Out of Memory" in str(error)
-            raise (duckdb.OutOfMemoryException if memory else duckdb.Error)(str(error)) from error
-        except duckdb.PermissionException as error:
-            raise RefusedError(f"Not let through: {error}") from error
-        finally:
-            timer.cancel()
 
 
 def _literal(text: str) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-import duckdb
 import msgspec
-import pyarrow as pa
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,10 +13,12 @@ from dc_platform.registry.access import need_scope
 from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving import results
 from dc_platform.serving.answers import answer
-from dc_platform.serving.engine import Engine, QueryTimeoutError
-from dc_platform.serving.guard import RefusedError
+from dc_platform.serving.engine import Engine
 from dc_platform.serving.health import health
-from dc_platform.serving.query import Query, QueryError
+from dc_platform.serving.query import Query
+from dc_platform.serving.refusals import KNOWN, refusal
+from dc_platform.serving.rows import Rows
+from dc_platform.serving.streams import Parts, Streamed
 from dc_platform.serving.tail import Tail
 from dc_platform.serving.view import View
 
@@ -34,14 +33,8 @@ def post_query(query: Query, request: Request, reader: Reader) -> Response:
     engine: Engine = request.app.state.engine
     try:
         content = answer(engine, _view(request), query, tenant_id=reader.tenant_id)
-    except QueryError as error:
-        raise HTTPException(422, str(error)) from error
-    except QueryTimeoutError as error:
-        raise HTTPException(504, str(error)) from error
-    except duckdb.OutOfMemoryException as error:
-        raise HTTPException(507, _out_of_memory(error)) from error
-    except duckdb.Error as error:
-        raise HTTPException(422, str(error).split("\n")[0]) from error
+    except KNOWN as error:
+        raise refusal(error, bad=422) from error
     return Response(_encode(content), media_type="application/json")
 
 
@@ -68,49 +61,54 @@ _WRITERS = {
 
 
 @router.post("/sql")
-def post_sql(body: SqlRequest, request: Request, reader: Reader) -> StreamingResponse:
+def post_sql(
+    body: SqlRequest,
+    request: Request,
+    reader: Reader,
+    x_framed: Annotated[bool, Header()] = False,
+) -> StreamingResponse:
     """One SELECT over events, bronze.events, silver.events, silver.quarantine; streams all rows.
 
     JSON answers are one array of row objects. The header `X-Complete` says whether the tail held
-    all that Kafka had.
+    all that Kafka had. `X-Framed` asks for frames, which can tell of an error after the first rows.
     """
     view = _view(request)
-    rows = _start(request.app.state.engine, body, view, reader.tenant_id)
-    first = next(rows)
+    running: list[Rows] = []
+    parts = _parts(request.app.state.engine, body, view, reader.tenant_id, running)
+    first = next(parts)
     if isinstance(first, HTTPException):
         raise first
 
-    def stream() -> Iterator[bytes]:
-        yield first
-        for part in rows:
-            if isinstance(part, HTTPException):
-                # The status line is out: breaking off is the only way left to say so.
-                raise RuntimeError(part.detail)
-            yield part
+    def interrupt() -> None:
+        for rows in running:
+            rows.interrupt()
 
-    return StreamingResponse(
-        stream(),
-        media_type=_MEDIA[body.format],
+    return Streamed(
+        first,
+        parts,
+        interrupt,
+        frames=x_framed,
+        media_type="application/vnd.dcp.frames" if x_framed else _MEDIA[body.format],
         headers={"X-Complete": "true" if view.complete else "false"},
     )
 
 
-def _start(
-    engine: Engine, body: SqlRequest, view: View, tenant_id: str
-) -> Iterator[bytes | HTTPException]:
+def _parts(
+    engine: Engine, body: SqlRequest, view: View, tenant_id: str, running: list[Rows]
+) -> Parts:
     try:
         with engine.run_sql(
-            body.sql, view, tenant_id=tenant_id, parameters=body.parameters
-        ) as reader:
-            yield from _WRITERS[body.format](reader)
-    except RefusedError as error:
-        yield HTTPException(400, str(error))
-    except QueryTimeoutError as error:
-        yield HTTPException(504, str(error))
-    except duckdb.OutOfMemoryException as error:
-        yield HTTPException(507, _out_of_memory(error))
-    except (duckdb.Error, pa.ArrowException) as error:
-        yield HTTPException(400, str(error).split("\n")[0])
+            body.sql,
+            view,
+            tenant_id=tenant_id,
+            parameters=body.parameters,
+            # A reader of Arrow gets digits: DuckDB's bytes of a bignum are nobody else's.
+            wide="varchar" if body.format == "arrow" else "bignum",
+        ) as rows:
+            running.append(rows)
+            yield from _WRITERS[body.format](rows)
+    except KNOWN as error:
+        yield refusal(error, bad=400)
 
 
 @router.get("/monitoring/health")
@@ -124,10 +122,3 @@ def _view(request: Request) -> View:
     if tail.view is None:
         raise HTTPException(503, "Serving is starting.", headers={"Retry-After": "1"})
     return tail.view
-
-
-def _out_of_memory(error: Exception) -> str:
-    return (
-        f"The query needs more memory than DCP_QUERY_MEMORY_MB lets it have: ask for fewer rows or"
-        f" groups. {str(error).splitlines()[0]}"
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dc_platform.serving.engine import QueryTimeoutError
+from dc_platform.serving.rows import QueryTimeoutError
 from dc_platform_tests.helpers.events import NOW, some_uuid
 from dc_platform_tests.helpers.landing import batch, committer
 from dc_platform_tests.helpers.records import block, gateway_line

@@ -63,6 +63,35 @@ VALUES: dict[str, tuple[Any, str]] = {
         "00000000-0000-0000-0000-00000000000a",
     ),
     "'b'::enum('a', 'b')": ("b", "b"),
+    "row(1, 'a')": ([1, "a"], '[1,"a"]'),
+    "[row(1, 2), null]": ([[1, 2], None], "[[1,2],null]"),
+    "{'a': null, 'b': {'c': [[1], []]}}": (
+        {"a": None, "b": {"c": [[1], []]}},
+        '{"a":null,"b":{"c":[[1],[]]}}',
+    ),
+    "null::struct(a int)": (None, ""),
+    "null::int[]": (None, ""),
+    "array_value(1, 2)": ([1, 2], "[1,2]"),
+    "null::int[2]": (None, ""),
+    "union_value(n := 2)": (2, "2"),
+    "'infinity'::timestamp": ("infinity", "infinity"),
+    "'-infinity'::timestamptz": ("-infinity", "-infinity"),
+    "'infinity'::timestamp_s": ("infinity", "infinity"),
+    "'-infinity'::timestamp_ns": ("-infinity", "-infinity"),
+    "'infinity'::date": ("infinity", "infinity"),
+    "timestamp '290000-01-01 00:00:00.5'": (
+        "290000-01-01T00:00:00.500",
+        "290000-01-01T00:00:00.500",
+    ),
+    "timestamptz '12000-01-01 00:00:00.000001+00'": (
+        "12000-01-01T00:00:00.000001+00:00",
+        "12000-01-01T00:00:00.000001+00:00",
+    ),
+    "date '12000-02-29'": ("12000-02-29", "12000-02-29"),
+    "['infinity'::timestamp, null]": (["infinity", None], '["infinity",null]'),
+    "{'a': '-infinity'::date}": ({"a": "-infinity"}, '{"a":"-infinity"}'),
+    "map {'infinity'::timestamp: 1}": ({"infinity": 1}, '{"infinity":1}'),
+    "time_ns '10:00:00.123456789'": ("10:00:00.123456", "10:00:00.123456"),
     "date '2024-02-29'": ("2024-02-29", "2024-02-29"),
     "time '10:00:00'": ("10:00:00", "10:00:00"),
     "timestamptz '2024-01-01 01:00:00+01'": (
@@ -111,6 +140,25 @@ def test_names_that_stand_twice_are_told_apart() -> None:
     names = ["a", "a_2", "a_1", "a_3", "b"]
     assert as_json(sql) == [dict(zip(names, range(1, 6), strict=True))]
     assert as_csv(sql) == [names, ["1", "2", "3", "4", "5"]]
+
+
+def test_decimals_keep_their_digits() -> None:
+    digits = "12345678901234567890.0123456789"
+    sql = f"select {digits}::decimal(38, 10) as v, [0.10::decimal(3, 2)] as l, 0::decimal(20, 10) as z"
+    text = b"".join(json_array(reader(sql))).decode()
+    assert text == '[{"v":' + digits + ',"l":[0.10],"z":0.0000000000}]\n'
+
+
+def test_slices_of_nested_values() -> None:
+    """The writers cut batches; what is nested knows its own place."""
+    sql = (
+        "select i, case when i % 3 > 0 then [i, -i] end as l, map {'k': i} as m, {'a': i} as s,"
+        " array_value(i, i) as f from range(4100) t(i) order by i"
+    )
+    assert as_json(sql) == [
+        {"i": i, "l": [i, -i] if i % 3 else None, "m": {"k": i}, "s": {"a": i}, "f": [i, i]}
+        for i in range(4100)
+    ]
 
 
 def test_hostile_names() -> None:

@@ -1,0 +1,157 @@
+"""The rows of a query that is running: batch by batch, each within the time that a query may take.
+
+The clock runs only while DuckDB works on the next batch, so whoever reads may take as long as they
+like, and a query that gives no rows ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dc_platform.errors import PlatformError
+from dc_platform.serving.guard import RefusedError
+
+_BATCH_ROWS = 20_000
+
+
+class QueryTimeoutError(PlatformError):
+    """The query ran longer than it may."""
+
+
+class Clock:
+    """Interrupts a cursor that works for longer than `seconds` at a time."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, seconds: float) -> None:
+        self._cursor = cursor
+        self._seconds = seconds
+        self._expired = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """DuckDB works within the block; its errors come out as ours."""
+        timer = threading.Timer(self._seconds, self._expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (duckdb.InterruptException, OSError) as error:
+            # An OSError is how rows that are already streaming tell of any error of DuckDB's.
+            if self._expired:
+                raise QueryTimeoutError(
+                    f"the query ran longer than {self._seconds:.0f} s"
+                    " (DCP_QUERY_TIMEOUT_SECONDS); ask for less"
+                ) from error
+            if not isinstance(error, OSError):
+                raise
+            memory = "Out of Memory" in str(error)
+            raise (duckdb.OutOfMemoryException if memory else duckdb.Error)(str(error)) from error
+        except duckdb.PermissionException as error:
+            raise RefusedError(f"Not let through: {error}") from error
+        finally:
+            timer.cancel()
+            # A timer that is just firing must not interrupt what runs next.
+            timer.join()
+
+    def _expire(self) -> None:
+        self._expired = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End what the cursor runs; from any thread."""
+        with suppress(duckdb.Error):
+            self._cursor.interrupt()
+
+
+class Rows:
+    """A schema and batches, to be read once. Running the query begins with it."""
+
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        clock: Clock,
+        sql: str,
+        parameters: Sequence[Any],
+        *,
+        wide: str,
+    ) -> None:
+        self._clock = clock
+        with clock.running():
+            cursor.execute(sql, list(parameters))
+            if rewritten := _without_strange_types(sql, cursor.description or [], wide):
+                cursor.execute(rewritten, list(parameters))
+            self._reader: pa.RecordBatchReader = cursor.to_arrow_reader(_BATCH_ROWS)
+            self.schema: pa.Schema = self._reader.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._clock.running():
+                batch = next(self._reader, None)
+            if batch is None:
+                return
+            yield batch
+
+    def read_all(self) -> pa.Table:
+        """All rows at once."""
+        return pa.Table.from_batches(list(self), self.schema)
+
+    def interrupt(self) -> None:
+        """Nobody reads any more: end the query, whatever it is at; from any thread."""
+        self._clock.interrupt()
+
+
+# Types that Arrow has not, or that DuckDB hands over wrong: an UHUGEINT as a signed number.
+_AS_TEXT = frozenset({"bit", "time with time zone"})
+_WIDE = frozenset({"uhugeint", "bignum"})
+
+
+def _without_strange_types(sql: str, description: Sequence[Any], wide: str) -> str | None:
+    """The SQL with casts around it; None when it needs none. `wide` is what integers of more than
+    127 bits become.
+    """
+    types = [_target(column[1], wide) for column in description]
+    if not any(types):
+        return None
+    columns = ", ".join(
+        f"c{n}{f'::{type_}' if type_ else ''} as {_quoted(column[0])}"
+        for n, (type_, column) in enumerate(zip(types, description, strict=True))
+    )
+    names = ", ".join(f"c{n}" for n in range(len(types)))
+    return f"select {columns} from ({sql}) as t({names})"
+
+
+def _target(type_: Any, wide: str) -> str | None:
+    """The type to cast to, None when it may stay."""
+    kind = type_.id
+    if kind in _WIDE:
+        return None if kind == wide else wide
+    if kind == "variant":
+        return "json"
+    if kind in _AS_TEXT:
+        return "varchar"
+    if kind not in ("list", "array", "struct", "map", "union"):
+        return None
+    children = [(name, t, _target(t, wide)) for name, t in type_.children if hasattr(t, "id")]
+    if not any(target for _, _, target in children):
+        return None
+    inner = [(name, target or str(t)) for name, t, target in children]
+    if kind == "list":
+        return f"{inner[0][1]}[]"
+    if kind == "array":
+        return f"{inner[0][1]}[{type_.children[1][1]}]"
+    if kind == "map":
+        return f"map({inner[0][1]}, {inner[1][1]})"
+    if kind == "union":
+        inner = inner[1:]  # The first is the tag.
+    if any(not name for name, _ in inner):
+        raise RefusedError(f"Name the members of {type_}: {{'a': …}} in place of row(…).")
+    return f"{kind}({', '.join(f'{_quoted(name)} {target}' for name, target in inner)})"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

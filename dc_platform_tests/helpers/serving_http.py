@@ -1,0 +1,54 @@
+"""The HTTP of serving over a view, on a real port, and a data directory that `dcp sql` finds it by."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import uvicorn
+from fastapi import FastAPI
+
+from dc_platform.registry.access import TokenRing
+from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.tokens import Scope, Tokens
+from dc_platform.serving import refusals, routes
+from dc_platform_tests.helpers.serving import Served
+from dc_platform_tests.stack.harness import free_ports, wait_for
+
+
+class Door:
+    """Where serving answers, and a token for it."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        migrate(served.settings.registry)
+        self.database = Database(served.settings.registry)
+        self.headers = {"Authorization": f"Bearer {Tokens(self.database).create(Scope.QUERY)}"}
+        self.app = FastAPI()
+        self.app.state.engine = served.engine
+        self.app.state.tail = SimpleNamespace(view=served.view)
+        self.app.state.tokens = TokenRing(Tokens(self.database), seconds=60)
+        self.app.include_router(routes.router)
+        refusals.install(self.app)
+        self.url = ""
+
+    @contextmanager
+    def open(self) -> Iterator[Door]:
+        """Listen on a port."""
+        [port] = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        stack = {"query": self.url}
+        (self.served.settings.data_dir / "stack.json").write_text(json.dumps(stack))
+        server = uvicorn.Server(uvicorn.Config(self.app, port=port, log_config=None))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        wait_for(lambda: server.started)
+        try:
+            yield self
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            self.database.close()

@@ -1,0 +1,86 @@
+"""What a person reads when a request cannot be answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dc_platform.errors import StoreUnavailableError
+from dc_platform_tests.helpers.asgi import request
+from dc_platform_tests.helpers.serving import Served, view
+from dc_platform_tests.helpers.serving_http import Door
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
+    served = Served(tmp_path_factory.mktemp("served"))
+    served.view = view(served.lake, [])
+    return Door(served)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("sql", {}, "sql is missing"),
+        ("sql", {"sql": ""}, "sql should have at least 1 character"),
+        ("sql", {"sql": "select 1", "more": 1}, "more is not a known field"),
+        (
+            "sql",
+            {"sql": "select 1", "format": "xml"},
+            "format should be 'json', 'csv' or 'arrow'",
+        ),
+        (
+            "sql",
+            {"sql": "select ?", "parameters": [{}]},
+            "parameters[0] should be a valid string or a valid integer or a valid number"
+            " or a valid boolean",
+        ),
+        ("query", {"limit": -1}, "limit should be greater than or equal to 0"),
+        ("query", {"from": [1]}, "from should be a valid integer or"),
+        (
+            "query",
+            {"filters": [{"field": "n", "operator": "=", "value": 1}, {"operator": "like"}]},
+            "filters[1].field is missing; filters[1].operator should be '='",
+        ),
+        ("query", [1], "the body should be a valid dictionary"),
+        ("query", b'{"limit": ', "the body is not JSON: "),
+    ],
+)
+def test_a_body_that_is_not_understood_is_one_sentence(
+    door: Door, path: str, body: Any, sentence: str
+) -> None:
+    options = {"content": body} if isinstance(body, bytes) else {"json": body}
+    headers = {**door.headers, "Content-Type": "application/json"}
+    answer = request(door.app, "POST", f"/api/v1/{path}", headers=headers, **options)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(sentence)
+    assert "\n" not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["sql", "query"])
+def test_a_store_that_is_away_is_503(
+    door: Door, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise StoreUnavailableError("reading the log: disk on fire\nmore")
+
+    monkeypatch.setattr(door.served.engine, "_cursor", away)
+    body = {"sql": "select 1"} if path == "sql" else {}
+    answer = request(door.app, "POST", f"/api/v1/{path}", headers=door.headers, json=body)
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "Try again soon: reading the log: disk on fire"
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_registry_that_is_away_is_503(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: str) -> None:
+        raise StoreUnavailableError("the registry failed")
+
+    monkeypatch.setattr(door.app.state.tokens, "owner_of", away)
+    answer = request(
+        door.app, "POST", "/api/v1/sql", headers=door.headers, json={"sql": "select 1"}
+    )
+    assert answer.status_code == 503
+    assert "the registry failed" in answer.json()["detail"]
+    assert int(answer.headers["Retry-After"]) > 0
