@@ -23,7 +23,6 @@ BRONZE_KEY = dg.AssetKey(["bronze", "events"])
 SILVER_KEY = dg.AssetKey(["silver", "events"])
 QUARANTINE_KEY = dg.AssetKey(["silver", "quarantine"])
 
-LANE = "dc_platform/lane"
 OWNERS = ["team:data-platform"]
 
 # One partition per ingest date, UTC; hours are rows (an hourly key per hour since 2000 would pass

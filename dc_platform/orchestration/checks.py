@@ -15,7 +15,7 @@ import dagster as dg
 from dc_platform.lake import audit
 from dc_platform.lake.audit import Finding
 from dc_platform.lake.store import Lake
-from dc_platform.orchestration.assets import BRONZE_KEY, LANE, SILVER_KEY
+from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY
 from dc_platform.settings import settings
 
 # Ingest dates that a check looks at: yesterday's last minutes still get late duplicates.
@@ -90,7 +90,7 @@ def _check(promise: Promise) -> dg.AssetChecksDefinition:
 CHECKS = [_check(promise) for promise in PROMISES]
 
 
-@dg.op(tags={LANE: "checks"})
+@dg.op
 def evaluate_promises(context: dg.OpExecutionContext) -> None:
     """Evaluates each promise and reports it."""
     for promise in PROMISES:
@@ -101,7 +101,7 @@ def evaluate_promises(context: dg.OpExecutionContext) -> None:
         context.log.info(f"{promise.name}: {'holds' if evaluation.passed else 'is broken'}")
 
 
-@dg.job(name="checks", description="All asset checks at once.", tags={LANE: "checks"})
+@dg.job(name="checks", description="All asset checks at once.", tags={"dc_platform/lane": "checks"})
 def checks_job() -> None:
     """Evaluates all asset checks."""
     evaluate_promises()

@@ -19,6 +19,7 @@ TABLES = (
     "bronze.events",
     "silver.events",
     "silver.quarantine",
+    "ops.gaps",
     "ops.landing_border",
 )
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
