@@ -151,7 +151,8 @@ class LocalKafka(LocalServer):
             return
         shutil.rmtree(self._data, ignore_errors=True)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id]
+        # One word: an id that begins with a dash (one in 64) would be taken for an option.
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}"]
         try:
             subprocess.run(
                 [*java, *tool, "-c", str(self._properties)],

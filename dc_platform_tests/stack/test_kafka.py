@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,15 @@ def test_a_topic_that_is_another_one_is_not_read_on(kafka: LocalKafka) -> None:
             wait_for(lambda: new.end_offsets() and False)
         for client in (old, new, admin):
             client.close()
+
+
+def test_an_id_that_looks_like_an_option_is_an_id(
+    kafka: LocalKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashes = uuid.UUID(bytes=b"\xfb\xef\xbe" * 5 + b"\x00")
+    monkeypatch.setattr(uuid, "uuid4", lambda: dashes)
+    with kafka:
+        assert cluster_id(kafka.bootstrap).startswith("-")
 
 
 def test_a_format_that_was_interrupted_is_done_again(kafka: LocalKafka) -> None:

@@ -62,7 +62,7 @@ def test_relative_paths_of_the_caller_stay_where_he_meant_them(
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("DCP_LAKE_URI", "s3://bucket/lake"),
+        ("DCP_LAKE_URI", "/var/lake"),
         ("DCP_REGISTRY_URL", "postgresql+psycopg://user@host/db"),
         ("DCP_REGISTRY_URL", "sqlite:////var/registry.db"),
     ],
