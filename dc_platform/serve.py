@@ -11,8 +11,6 @@ from fastapi import FastAPI
 from dc_platform.logs import configure_logging
 from dc_platform.settings import Settings, settings
 
-__all__ = ["configure_logging", "serve"]
-
 
 def serve(create_app: Callable[[Settings], FastAPI]) -> None:
     """Run the application until SIGTERM; `--host` and `--port` come from the command line."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,7 +15,6 @@ from dc_platform.contracts import blocks
 from dc_platform.contracts.tables import JUDGED
 
 Indices = npt.NDArray[np.int64]
-_counts = msgspec.json.Decoder(dict[str, int])
 
 
 class KnownSources(Protocol):
@@ -102,7 +100,10 @@ def _header_columns(records: Sequence[Record], rows: Indices) -> dict[str, pa.Ar
     ]
     if any(ours):
         block = [header(blocks.BLOCK)(r) if o else None for r, o in zip(records, ours, strict=True)]
-        counts = [_count(r) if o else None for r, o in zip(records, ours, strict=True)]
+        counts = [
+            blocks.counted_events(r.headers.get(blocks.COUNTS, b"")) if o else None
+            for r, o in zip(records, ours, strict=True)
+        ]
         columns["block_id"] = per_record(block, rows)
         columns["block_events"] = pa.array(counts, pa.int32()).take(pa.array(rows))
     return columns
@@ -118,14 +119,6 @@ def schema_versions(records: Sequence[Record], rows: Indices) -> pa.Array:
         return constant(blocks.DEFAULT_SCHEMA_VERSION, len(rows))
     stamped = map(header(blocks.SCHEMA_VERSION), records)
     return per_record([version or blocks.DEFAULT_SCHEMA_VERSION for version in stamped], rows)
-
-
-def _count(record: Record) -> int | None:
-    try:
-        total = sum(_counts.decode(record.headers.get(blocks.COUNTS, b"")).values())
-    except msgspec.DecodeError:
-        return None
-    return total if 0 <= total < 2**31 else None
 
 
 def milliseconds(values: pa.Array) -> pa.Array:

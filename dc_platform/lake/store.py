@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable
 
@@ -68,8 +67,3 @@ class Lake:
             self._fs.delete_file(f"{self.uri_of(spec)}/{path}")
         except FileNotFoundError:
             return
-
-
-def arrow_schema(spec: TableSpec) -> pa.Schema:
-    """The schema that the files of `spec` have."""
-    return spec.file_schema
