@@ -22,10 +22,11 @@ from dc_platform.contracts.envelope import (
     MAX_EVENT_TYPE_LENGTH,
     MAX_TIMESTAMP_MS,
     MIN_TIMESTAMP_MS,
-    is_payload,
 )
 from dc_platform.decode.columns import (
     Indices,
+    as_dictionary,
+    as_plain,
     constant,
     header,
     is_utf8,
@@ -35,6 +36,8 @@ from dc_platform.decode.columns import (
     record_columns,
     schema_versions,
 )
+from dc_platform.decode.prefixes import read_prefixes, slices
+from dc_platform.decode.texts import are_payloads
 
 _NEWLINE = 10
 _PAYLOAD = b',"payload":'
@@ -80,40 +83,53 @@ class Lines:
         keep = ends > starts
         if not keep.all():
             starts, ends, rows = starts[keep], ends[keep], rows[keep]
+        self.buffer = buffer
         self._data = data
-        self._starts, self._ends = starts, ends
+        self.starts, self._ends = starts, ends
         self.rows: Indices = rows.astype(np.int64)
         first = np.searchsorted(self.rows, np.arange(len(records)))
         self.indexes: Indices = np.arange(len(rows)) - first[self.rows]
-        self.raw = _slices(data, starts, ends)
+        # Where the first line of each line's record starts.
+        self.firsts: Indices = starts[first[self.rows]]
+        self.raw = slices(data, starts, ends)
 
-    def cut(self) -> tuple[pa.Array, pa.Array, Any]:
-        """(prefixes, payloads, cut): two string columns, and which lines could be cut at all.
-
-        A prefix is the line up to the payload, closed by a brace in place of the comma.
+    def payloads(self) -> tuple[pa.Array, Any, Any]:
+        """(payloads, where they are cut off, cut): what stands between the first `,"payload":` of a
+        line and its last brace, and which lines could be cut at all.
         """
-        at = pc.find_substring(self.raw, _PAYLOAD).to_numpy().astype(np.int64)
+        at = _first_places(self.buffer, self.starts, self._ends)
         closed = self._data[self._ends - 1] == ord("}")
-        fits = (at > 0) & closed & (self._ends - self._starts >= at + len(_PAYLOAD) + 3)
-        comma = np.where(fits, self._starts + at, self._starts)
+        fits = (at > self.starts) & closed & (self._ends >= at + len(_PAYLOAD) + 3)
+        commas = np.where(fits, at, self.starts)
+        begins = np.where(fits, at + len(_PAYLOAD), self.starts)
+        payloads = slices(self._data, begins, np.where(fits, self._ends - 1, self.starts))
+        fits &= self._data[np.minimum(begins, len(self._data) - 1)] == ord("{")
+        return payloads, commas, fits
+
+    def prefixes(self, rows: Any, commas: Any) -> pa.Array:
+        """The lines of `rows` up to the payload, closed by a brace in place of the comma."""
         data = self._data.copy()
-        data[comma[fits]] = ord("}")
-        prefixes = _slices(data, self._starts, np.where(fits, comma + 1, self._starts))
-        payload_starts = np.where(fits, comma + len(_PAYLOAD), self._starts)
-        payloads = _slices(data, payload_starts, np.where(fits, self._ends - 1, self._starts))
-        opens = self._data[np.minimum(payload_starts, len(self._data) - 1)] == ord("{")
-        return prefixes, payloads, fits & opens
+        starts, ends = self.starts[rows], commas[rows]
+        cut = ends > starts
+        data[ends[cut]] = ord("}")
+        return slices(data, starts, np.where(cut, ends + 1, ends))
 
 
-def _slices(data: Any, starts: Any, ends: Any) -> pa.Array:
-    """The slices [start, end) of a buffer as a binary column; copies what it keeps."""
-    cuts = np.empty(2 * len(starts) + 1, np.int32)
-    cuts[0:-1:2], cuts[1::2], cuts[-1] = starts, ends, len(data)
-    # Every second element is what lies between two slices; ends never pass the next start.
-    cells = pa.Array.from_buffers(
-        pa.binary(), len(cuts) - 1, [None, pa.py_buffer(cuts), pa.py_buffer(data)]
-    )
-    return cells.take(pa.array(np.arange(0, len(cuts) - 1, 2)))
+def _first_places(buffer: bytes, starts: Any, ends: Any) -> Any:
+    """Where in each line `,"payload":` first stands; -1 where it does not."""
+    commas = np.flatnonzero(np.frombuffer(buffer, np.uint8) == ord(","))
+    commas = commas[commas <= len(buffer) - len(_PAYLOAD)]
+    if not len(commas):
+        return np.full(len(starts), -1)
+    # Eight bytes from each byte on, and the three behind them.
+    words = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
+    places = commas[words[commas] == np.frombuffer(_PAYLOAD[:8], "<u8")]
+    places = places[words[places + 3] == np.frombuffer(_PAYLOAD[3:], "<u8")]
+    if not len(places):
+        return np.full(len(starts), -1)
+    at = np.searchsorted(places, starts)
+    found = places[np.minimum(at, len(places) - 1)]
+    return np.where((at < len(places)) & (found < ends), found, -1)
 
 
 def read_blocks(
@@ -121,27 +137,27 @@ def read_blocks(
 ) -> tuple[pa.Table, Any, Lines]:
     """(judged table, ok, lines). Rows that are not `ok` must be judged strictly, line by line."""
     lines = Lines(records)
-    prefixes, payloads, ok = lines.cut()
-    typed, typed_ok = _type_prefixes(connection, prefixes, ok)
-    ok = ok & typed_ok
-    texts = payloads.to_pylist()
-    ok = ok & np.fromiter((is_payload(text) for text in texts), bool, len(texts))
-    payloads, ok = _text(payloads, texts, ok)
+    payloads, commas, ok = lines.payloads()
+    typed, typed_ok = _typed(connection, lines, commas, ok)
+    payloads, ok = _text(payloads, ok & typed_ok)
+    if not ok.all():
+        payloads = pc.if_else(pa.array(ok), payloads, "{}")
+    ok = ok & are_payloads(payloads)
     size = len(ok)
     timestamp = typed["timestamp_ms"]
     received = typed["received_ms"]
     versions = schema_versions(records, lines.rows)
     if typed["version"].null_count < size:
-        versions = pc.coalesce(typed["version"], versions.cast(pa.string()))
+        versions = pc.coalesce(as_plain(typed["version"]), as_plain(versions))
     columns = {
         **record_columns(records, lines.rows, lines.indexes, topic_id),
         "tenant_id": per_record(
             [header(blocks.TENANT)(r) or blocks.DEFAULT_TENANT for r in records], lines.rows
         ),
-        "source_id": typed["source_id"].dictionary_encode(),
+        "source_id": as_dictionary(typed["source_id"]),
         "event_id": typed["event_id"],
         "client_event_id": typed["client_event_id"],
-        "event_type": typed["event_type"].dictionary_encode(),
+        "event_type": as_dictionary(typed["event_type"]),
         "event_time": milliseconds(pc.coalesce(timestamp, received)),
         "received_at": milliseconds(received),
         "payload": payloads,
@@ -170,6 +186,37 @@ def groups(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     sizes = np.fromiter([len(record.value) for record in records], np.int64, len(records))
     for start, stop in cuts(sizes):
         yield records[start:stop]
+
+
+def _typed(
+    connection: duckdb.DuckDBPyConnection, lines: Lines, commas: Any, fits: Any
+) -> tuple[dict[str, pa.Array], Any]:
+    """(columns of the lines' prefixes, ok): by position where they are simple, by DuckDB elsewhere."""
+    read = read_prefixes(
+        lines.buffer, lines.starts, np.where(fits, commas, lines.starts), lines.firsts
+    )
+    if read is None:
+        return _type_prefixes(connection, lines.prefixes(slice(None), commas), fits)
+    simple = read.simple
+    columns = {**read._asdict(), **_absent(int(simple.sum()))}
+    columns.pop("simple")
+    if simple.all():
+        return columns, simple
+    rest = np.flatnonzero(~simple)
+    others, ok = _type_prefixes(connection, lines.prefixes(rest, commas), fits[rest])
+    order = pa.array(np.argsort(np.concatenate([np.flatnonzero(simple), rest])))
+    joined = {}
+    for name, column in columns.items():
+        both = [as_plain(column), as_plain(others[name]).cast(as_plain(column).type)]
+        joined[name] = pa.concat_arrays(both).take(order)
+    typed_ok = simple.copy()
+    typed_ok[rest] = ok
+    return joined, typed_ok
+
+
+def _absent(size: int) -> dict[str, pa.Array]:
+    """Columns that a simple prefix has not."""
+    return {name: pa.nulls(size, pa.string()) for name in ("client_event_id", "bucket")}
 
 
 def _type_prefixes(
@@ -218,14 +265,15 @@ def _query(connection: duckdb.DuckDBPyConnection, prefixes: pa.Array) -> pa.Tabl
         connection.unregister("chunk")
 
 
-def _text(payloads: pa.Array, texts: list[bytes], ok: Any) -> tuple[pa.Array, Any]:
+def _text(payloads: pa.Array, ok: Any) -> tuple[pa.Array, Any]:
+    """(payloads as texts, ok): those that are no UTF-8 are not ok, and `{}`."""
     try:
-        if ok.all():
-            return payloads.cast(pa.string()), ok
+        texts = payloads.cast(pa.string())
     except pa.ArrowInvalid:
-        pass
-    ok = ok & np.fromiter((is_utf8(text) for text in texts), bool, len(texts))
-    return pc.if_else(pa.array(ok), payloads, b"").cast(pa.string()), ok
+        are_texts = map(is_utf8, payloads.to_pylist())
+        ok = ok & np.fromiter(are_texts, bool, len(payloads))
+        texts = pc.if_else(pa.array(ok), payloads, b"{}").cast(pa.string())
+    return texts, ok
 
 
 def _scopes(timestamp: pa.Array, buckets: pa.Array) -> pa.Array:

@@ -67,6 +67,16 @@ def constant(value: str | None, size: int) -> pa.Array:
     )
 
 
+def as_dictionary(column: pa.Array) -> pa.DictionaryArray:
+    """`column`, dictionary-encoded."""
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def as_plain(column: pa.Array) -> pa.Array:
+    """`column` without a dictionary."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
 def record_columns(
     records: Sequence[Record], rows: Indices, indexes: Indices, topic_id: str
 ) -> dict[str, pa.Array]:

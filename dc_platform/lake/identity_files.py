@@ -57,11 +57,11 @@ class IdentityFiles:
 
     def read(self, data_path: str, wanted: I64 | None) -> tuple[U64, U64] | None:
         """(high, low) words of a data file, of the `wanted` scopes or of all; None if unknown."""
-        content = self._lake.content(self._spec, _beside(data_path))
+        content = self._lake.mapped(self._spec, _beside(data_path))
         if content is None or len(content) < _HEADER.size:
             return None
         magic, mark, rows, checksum = _HEADER.unpack_from(content)
-        body = memoryview(content)[_HEADER.size :]
+        body = content[_HEADER.size :]
         if (magic, mark) != (_MAGIC, self._mark) or len(body) != _ROW_BYTES * rows:
             return None
         if crc32c.crc32c(body) != checksum:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable
 
@@ -53,11 +54,14 @@ class Lake:
         self._fs.create_dir(str(Path(full).parent), recursive=True)
         return self._fs.open_output_stream(full)
 
-    def content(self, spec: TableSpec, path: str) -> bytes | None:
-        """The bytes of a file of the table; None when there is none, or it cannot be read."""
+    def mapped(self, spec: TableSpec, path: str) -> memoryview | None:
+        """A file of the table, mapped into memory; None when there is none, or it cannot be read.
+
+        Reading 400 MB instead costs 100,000 page faults, of 10 µs each in a virtual machine.
+        """
         try:
-            with self._fs.open_input_stream(f"{self.uri_of(spec)}/{path}") as stream:
-                return bytes(stream.readall())
+            with pa.memory_map(f"{self.uri_of(spec)}/{path}") as file:
+                return memoryview(file.read_buffer())
         except OSError:
             return None
 
