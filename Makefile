@@ -73,7 +73,7 @@ benchmarks/.venv/.ready: benchmarks/requirements.lock | setup
 	@touch $@
 
 bench-flood: setup  ## 50,000 events/s for five minutes, then more than the machine holds (ARGS="--rate N …")
-	$(BIN)/dcp bench flood $(ARGS)
+	$(BIN)/dcp bench flood --overload $(ARGS)
 
 bench-freshness: setup  ## from the ack to the query
 	$(BIN)/dcp bench freshness
