@@ -76,8 +76,8 @@ class _Run:
         self._probes: list[Probe] = []
         self._live: dict[str, Any] = {}
         self._steady = Window(0.0, 0.0)
+        self._tried: Window | None = None
         self._flooded: Window | None = None
-        self._settled_at = 0.0
 
     def steady(self, usage: Usage, seconds: float, probes: int) -> None:
         """The load that has to be held, after a while of warming up."""
@@ -86,6 +86,12 @@ class _Run:
         wait_for(lambda: "landing" in self._stack.pids(), 120, "a landing run")
         self._load.set_rate(self._rate)
         time.sleep(_WARM_SECONDS)
+        # What came in while the run was starting is not what this measures.
+        wait_for(
+            lambda: self._stack.serving_state()["tailRows"] <= 2 * self._rate,
+            _RECOVERY_SECONDS,
+            f"landing to keep up with {self._rate:,} events/s: it does not",
+        )
         usage.since_last("")
         with Probing(self._stack, seconds / probes) as probing:
             self._steady = self._hold(seconds, f"{self._rate:,} events/s")
@@ -100,8 +106,8 @@ class _Run:
         # Under more than it holds the union may lag, too: a probe has the time that recovery has.
         with closing(backlog), Probing(self._stack, 1.0, _RECOVERY_SECONDS) as probing:
             self._load.set_rate(_NO_LIMIT)
-            tried = self._hold(_CAPACITY_SECONDS, "all that Kafka takes")
-            capacity = _landing_rate(self._lake, tried)
+            self._tried = self._hold(_CAPACITY_SECONDS, "all that Kafka takes")
+            capacity = _landing_rate(self._lake, self._tried)
             self._say(f"landing does {capacity:,.0f} events/s")
             step = capacity / _RAMP_STEPS
             for number in range(1, _RAMP_STEPS):
@@ -159,14 +165,17 @@ class _Run:
         return percentiles("probe_delta", delays)
 
     def _overload_figures(self, flow: Flow) -> dict[str, Any]:
-        if self._flooded is None:
+        if self._tried is None or self._flooded is None:
             return {}
+        tried = flow.offered_per_second(self._tried)
         offered = flow.offered_per_second(self._flooded)
         landed = flow.landed_per_second(self._flooded)
         limit = max(flow.lag(self._steady)[1].max(), 2.0 * self._rate)
         back = flow.recovered_at(self._flooded.end, time.time(), limit)
         _, lag = flow.lag(Window(self._steady.start, back or time.time()))
         return {
+            # Were no more taken than landed, the figure would be that of Kafka or of the generator.
+            "capacity_offered_events_per_second": round(tried),
             "overload_offered_events_per_second": round(offered),
             "overload_landed_events_per_second": round(landed),
             "overload_factor": round(offered / max(landed, 1.0), 2),

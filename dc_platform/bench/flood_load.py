@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import sys
@@ -28,6 +29,7 @@ _SOURCES = 64
 _IN_FLIGHT = 64
 # A pause of the machine must not be made up for by a burst.
 _CATCH_UP_SECONDS = 1.0
+_NOTICE_SECONDS = 0.05
 
 ACKS = pa.schema(
     [
@@ -38,6 +40,28 @@ ACKS = pa.schema(
         ("events", pa.int32()),
     ]
 )
+
+
+class Pacer:
+    """When the next block is due. Seconds of a monotonic clock, events per second."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+        self._rate = 0
+        self._due = 0.0
+
+    def pause(self, now: float, rate: int) -> float:
+        """How long to wait for the next block; 0 when it is due."""
+        if rate != self._rate:
+            self._rate, self._due = rate, now
+        if not rate:
+            return math.inf
+        self._due = max(self._due, now - _CATCH_UP_SECONDS)
+        return max(0.0, self._due - now)
+
+    def sent(self) -> None:
+        """A block was sent."""
+        self._due += self._events / self._rate
 
 
 class Load:
@@ -60,18 +84,16 @@ class Load:
 
     def run(self) -> None:
         """Send until `ended` is set; all that was sent is acknowledged or failed then."""
-        due = time.monotonic()
+        pacer = Pacer(self._stencils[0].events)
         while not self.ended.is_set():
-            if not self.rate:
-                due = time.monotonic()
-                self.ended.wait(0.05)
-                continue
-            self._free.acquire()
-            self._send()
-            due += self._stencils[0].events / self.rate
-            due = max(due, time.monotonic() - _CATCH_UP_SECONDS)
-            if (pause := due - time.monotonic()) > 0:
-                self.ended.wait(min(pause, 0.5))
+            pause = pacer.pause(time.monotonic(), self.rate)
+            if pause > 0:
+                # A new rate holds at once, so no wait is long.
+                self.ended.wait(min(pause, _NOTICE_SECONDS))
+            else:
+                self._free.acquire()
+                self._send()
+                pacer.sent()
         self._writer.flush()
         self._writer.close()
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dc_platform.bench.flood_figures import Commit, Flow, Window, grows, landed_at
-from dc_platform.bench.flood_load import ACKS
+from dc_platform.bench.flood_load import ACKS, Pacer
 from dc_platform.bench.probes import percentiles
 from dc_platform.bench.stencil import Stencil, stencils, uuids
 from dc_platform.bench.workload import as_line, generate
@@ -129,3 +129,27 @@ def test_ids_repeat_only_for_the_same_run_and_number() -> None:
     assert not set(texts(0, 1)) & (set(texts(500, 1)) | set(texts(0, 2)) | set(texts(0, 9)))
     assert all(str(uuid.UUID(text)) == text for text in texts(0, 1))
     assert {uuid.UUID(text).version for text in texts(0, 1)} == {4}
+
+
+def sent(pacer: Pacer, rate: int, start: float, end: float) -> int:
+    """Blocks of 1,000 events that are sent between two moments; looked at every millisecond."""
+    count = 0
+    for now in np.arange(start, end, 0.001):
+        while pacer.pause(float(now), rate) == 0.0:
+            pacer.sent()
+            count += 1
+    return count
+
+
+def test_a_new_rate_holds_at_once() -> None:
+    pacer = Pacer(1_000)
+    assert sent(pacer, 1_000, 0, 10) == 10
+    assert sent(pacer, 50_000, 10, 12) == 100
+    assert sent(pacer, 0, 12, 13) == 0
+    assert sent(pacer, 2_000, 13, 15) == 4
+
+
+def test_a_pause_of_the_machine_is_made_up_for_by_a_second_at_most() -> None:
+    pacer = Pacer(1_000)
+    sent(pacer, 10_000, 0, 1)
+    assert sent(pacer, 10_000, 61, 61.001) <= 11
