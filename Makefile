@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock bench bench-landing bench-freshness clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -58,14 +58,25 @@ docs: setup  ## write the reference pages that follow from the code
 lock:  ## resolve the dependencies anew into requirements.lock (hashes, every platform)
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --group dev --upgrade --quiet pyproject.toml --output-file requirements.lock
 
+lock-peers:  ## the same for the peers of the benchmarks
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --upgrade --quiet benchmarks/requirements.in --output-file benchmarks/requirements.lock
+
 bench: setup  ## every benchmark of `dcp bench`
 	$(BIN)/dcp bench all
 
-bench-landing: setup  ## Kafka into bronze and silver, beside the plain loop
-	$(BIN)/dcp bench landing
+bench-landing: setup benchmarks/.venv/.ready  ## landing beside a plain loop, Spark and dlt (ARGS="--events N …")
+	$(BIN)/python -m benchmarks.landing $(ARGS)
+
+benchmarks/.venv/.ready: benchmarks/requirements.lock | setup
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) benchmarks/.venv
+	@$(UV) pip sync --require-hashes --python benchmarks/.venv/bin/python benchmarks/requirements.lock
+	@touch $@
+
+bench-flood: setup  ## 50,000 events/s for five minutes, then more than the machine holds (ARGS="--rate N …")
+	$(BIN)/dcp bench flood --overload $(ARGS)
 
 bench-freshness: setup  ## from the ack to the query
 	$(BIN)/dcp bench freshness
 
 clean:  ## remove what setup made (keeps .dcp, the data)
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv benchmarks/.venv .tools .mypy_cache .ruff_cache .pytest_cache

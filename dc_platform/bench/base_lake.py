@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from dc_platform.bench.workload import SOURCES, Event
+from dc_platform.bench.workload import SOURCES, Event, source_id
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import write_file
@@ -52,10 +52,11 @@ def build(
     *,
     now_ms: int,
     duplicates: int,
+    sources: int = SOURCES,
     progress: Callable[[int], None],
 ) -> list[Event]:
     """Write silver with `rows` events of the last 48 hours; gives a sample of `duplicates` of them,
-    half of them older than a day.
+    all of the first `sources` sources, half of them older than a day.
     """
     lake = Lake(str(directory))
     lake.ensure(SILVER_EVENTS)
@@ -77,20 +78,23 @@ def build(
             keys = maker.keys(piece["source_id"], piece["event_id"])
             identities.write(file.path, *keys, scopes_of(piece))
             table.commit([file], txns={}, exact=True)
-            chosen += _sample(connection, piece, now_ms, duplicates // pieces)
+            chosen += _sample(
+                connection, piece, now_ms, duplicates // pieces, source_id(sources - 1)
+            )
             progress(start + size)
     return chosen
 
 
 def _sample(
-    connection: duckdb.DuckDBPyConnection, piece: object, now_ms: int, count: int
+    connection: duckdb.DuckDBPyConnection, piece: object, now_ms: int, count: int, last_source: str
 ) -> list[Event]:
     connection.register("piece", piece)
     chosen = []
     for condition in ("<", ">="):
         chosen += connection.execute(
             "select source_id, event_id, epoch_ms(event_time), event_type, payload from piece"
-            f" where epoch_ms(event_time) {condition} {now_ms - DAY_MS} limit {count // 2}"
+            f" where epoch_ms(event_time) {condition} {now_ms - DAY_MS}"
+            f" and source_id <= '{last_source}' limit {count // 2}"
         ).fetchall()
     connection.unregister("piece")
     return [Event(s, e, t, kind, p.encode()) for s, e, t, kind, p in chosen]

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from dc_platform.errors import PlatformError
 
+_LIMIT_SECONDS = 900.0
+
 
 class BenchFailedError(PlatformError):
-    """A measured program failed; the message has its last lines."""
+    """A measured program failed, or what it wrote is not what was expected."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a child printed as its last line (JSON), and what it cost."""
+    """What a child printed as its last line (JSON), and what it cost.
+
+    `cpu_seconds` and `peak_rss_mb` are those of the child and of the children that it waited for;
+    `started_at` (epoch seconds) and `wall_seconds` count from the start of its process.
+    """
 
     result: dict[str, Any]
     cpu_seconds: float
     peak_rss_mb: float
+    started_at: float
+    wall_seconds: float
 
 
 def run_python(
@@ -32,17 +45,58 @@ def run_python(
 ) -> Cost:
     """Run `python -m module` to its end."""
     command = [sys.executable, "-m", module, *arguments]
-    with log.open("wb") as errors:
+    return run_child(command, environment=environment, log=log)
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: Path,
+    limit_seconds: float = _LIMIT_SECONDS,
+) -> Cost:
+    """Run a command to its end; its last line on standard output is JSON, the rest goes to `log`.
+
+    Raises BenchFailedError when it fails, or takes longer than `limit_seconds`.
+    """
+    started_at, begun = time.time(), time.monotonic()
+    # Files, not pipes: a child's own child that lives on holds a pipe open.
+    with log.open("wb") as errors, TemporaryFile() as output:
         child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **environment}
+            command,
+            stdout=output,
+            stderr=errors,
+            env={**os.environ, **environment},
+            start_new_session=True,
         )
-        assert child.stdout is not None
-        output = child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        child.stdout.close()
+        with _ended(child.pid, limit_seconds):
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.monotonic() - begun
+        output.seek(0)
+        said = output.read().decode()
+    name = next(part for part in command[1:] if part != "-m")
     if child.returncode != 0:
         tail = log.read_text(errors="replace")[-2000:]
-        raise BenchFailedError(f"{module} ended with {child.returncode}:\n{tail}")
-    last = output.decode().strip().splitlines()[-1]
-    return Cost(json.loads(last), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        raise BenchFailedError(f"{name} ended with {child.returncode} after {wall:.0f} s:\n{tail}")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(
+        json.loads(said.strip().splitlines()[-1]), cpu, usage.ru_maxrss / 1024, started_at, wall
+    )
+
+
+@contextmanager
+def _ended(group: int, limit_seconds: float) -> Iterator[None]:
+    """Nothing of the child's session is left: not after the limit, and not after an interrupt."""
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+    timer = threading.Timer(limit_seconds, kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        kill()

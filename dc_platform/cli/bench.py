@@ -61,9 +61,35 @@ def freshness(
     _print(result, as_json)
 
 
+@bench_app.command()
+def flood(
+    rate: Annotated[int, typer.Option(help="Events per second that are offered.")] = 50_000,
+    minutes: Annotated[float, typer.Option(help="How long they are offered.")] = 5.0,
+    probes: Probes = 300,
+    overload: Annotated[
+        bool, typer.Option("--overload", help="Then offer twice what this machine lands.")
+    ] = False,
+    overload_minutes: Annotated[float, typer.Option(help="How long that is offered.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """A steady flood into a real stack: how old events are in Delta and in queries, and the lag."""
+    from dc_platform.bench.flood import bench_flood
+
+    result = bench_flood(
+        rate=rate,
+        minutes=minutes,
+        probes=probes,
+        overload=overload,
+        overload_minutes=overload_minutes,
+        say=_say,
+    )
+    _print(result, as_json)
+
+
 @bench_app.command(name="all")
 def all_(as_json: AsJson = False) -> None:
     """Every bench, one after the other."""
+    from dc_platform.bench.flood import bench_flood
     from dc_platform.bench.freshness import bench_freshness
     from dc_platform.bench.landing import bench_landing
 
@@ -71,6 +97,9 @@ def all_(as_json: AsJson = False) -> None:
         "landing": bench_landing(events=1_000_000, preload=20_000_000, rounds=3, say=_say),
         "freshness": bench_freshness(
             rate=1_000, probes=300, stopped_minutes=10.0, stopped_rate=20_000, say=_say
+        ),
+        "flood": bench_flood(
+            rate=50_000, minutes=5.0, probes=300, overload=True, overload_minutes=1.0, say=_say
         ),
     }
     _print(result, as_json)
