@@ -119,6 +119,8 @@ class Committer:
         )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
         self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        # Of silver's newest file; 0 when the newest batch had nothing for it.
+        self.file_bytes = 0
         # Of partitions that never landed: where Kafka began when they were met.
         self._met_at: dict[int, int] = {}
         self.refresh()
@@ -142,6 +144,13 @@ class Committer:
 
     def _committed(self, table: LakeTable, spec: TableSpec) -> dict[int, int | None]:
         return {p: table.txn(app_id(spec, self._info, p)) for p in self._partitions}
+
+    def widen(self, info: TopicInfo, partitions: list[int]) -> None:
+        """Take the partitions that the topic got; call `begin` for them."""
+        self._silver.refresh()
+        self._info, self._partitions = info, partitions
+        now = self._committed(self._silver, SILVER_EVENTS)
+        self._offsets = {**now, **self._offsets}
 
     def begin(self, starts: Mapping[int, int]) -> None:
         """Where reading begins in partitions that never landed: Kafka's oldest offset."""
@@ -293,6 +302,7 @@ class Committer:
                 self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
                 self._snapshot = self._silver.snapshot()
                 self._offsets.update(ends)
+                self.file_bytes = file.size if file else 0
                 return len(rows)
             self._check_silver_unmoved()
         raise CommitConflictError("silver.events: too many conflicting commits; trying again later")

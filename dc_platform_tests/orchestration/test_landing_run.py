@@ -12,10 +12,11 @@ import pytest
 
 from dc_platform.landing.commits import TableRows
 from dc_platform.landing.lander import Ended, Totals
+from dc_platform.landing.slots import Slot
 from dc_platform.orchestration import landing_run
 from dc_platform.orchestration.landing_run import LandingReport, LandingRun
 from dc_platform.registry.database import Database, migrate
-from dc_platform.registry.leases import LANDING_SLOT, Leases
+from dc_platform.registry.leases import Leases, landing_slot
 from dc_platform.settings import Settings
 from dc_platform_tests.helpers.landing import in_thread
 
@@ -25,8 +26,9 @@ STALE = 3.0
 class StandIn:
     """A lander that commits once, then waits to be stopped."""
 
-    def __init__(self, *_arguments: Any, **_more: Any) -> None:
+    def __init__(self, *_arguments: Any, slot: Slot, **_more: Any) -> None:
         self.totals = Totals(commits=1)
+        self.slot = slot
 
     last_commit_seconds = 0.0
 
@@ -72,7 +74,7 @@ def hand_over(leases: Leases, seconds: float = 10.0) -> int:
     """Ask for the lease until it is given; gives the epoch."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        epoch = leases.acquire(LANDING_SLOT, "b")
+        epoch = leases.acquire(landing_slot(0), "b")
         if epoch is not None:
             return epoch
         time.sleep(0.05)
@@ -92,7 +94,7 @@ def test_a_report_that_hangs_costs_neither_the_lease_nor_the_hand_over(
     try:
         assert reporting.wait(20)
         time.sleep(STALE + 1)
-        lease = leases.current(LANDING_SLOT)
+        lease = leases.current(landing_slot(0))
         assert lease is not None
         assert lease.owner == "a"
         assert hand_over(leases) == 2
@@ -131,7 +133,7 @@ def test_the_lease_is_renewed_until_the_last_commit_is_done(
     monkeypatch.setattr(StandIn, "last_commit_seconds", STALE + 2)
     thread, _result = start(settings, lambda report: None)
     deadline = time.monotonic() + 20
-    while leases.current(LANDING_SLOT) is None and time.monotonic() < deadline:
+    while leases.current(landing_slot(0)) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     begun = time.monotonic()
     hand_over(leases, seconds=20)

@@ -69,7 +69,7 @@ def test_the_same_event_in_two_partitions_counts_once_while_one_of_them_has_land
 
 
 def test_counts_only_grow_while_events_arrive_and_land(tailed: Callable[..., Tailed]) -> None:
-    tail = tailed(landing_rows=20, landing_seconds=0.1)
+    tail = tailed(landing_file_mb=0.001, landing_freshness_seconds=0.1)
     tail.start()
     random = Random(1)
     stop, written = threading.Event(), set()
