@@ -1,0 +1,1 @@
+"""Benchmarks beside other systems. Their packages live in benchmarks/.venv, apart from the platform."""
