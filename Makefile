@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ bench-flood: setup  ## 50,000 events/s for five minutes, then more than the mach
 
 bench-freshness: setup  ## from the ack to the query
 	$(BIN)/dcp bench freshness
+
+bench-commits: setup  ## landings a second of 1, 2, 4 and 8 writers together (ARGS="--seconds N …")
+	$(BIN)/python -m benchmarks.commits $(ARGS)
 
 clean:  ## remove what setup made (keeps .dcp, the data)
 	rm -rf .venv benchmarks/.venv .tools .mypy_cache .ruff_cache .pytest_cache

@@ -92,12 +92,24 @@ class Settings(BaseSettings):
         "quarantine",
         description="What happens to records of sources that are not registered; accept: benches.",
     )
-    landing_rows: int = Field(200_000, ge=1, description="Commit when a batch has so many events.")
-    landing_bytes: int = Field(
-        128 * 2**20, ge=1, description="Commit when a batch has so many bytes."
+    landing_slots: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="Landing runs that share the topic: slot i lands each partition p with p % slots"
+        " = i. The same for all processes of a platform; restart it to change it.",
     )
-    landing_seconds: float = Field(
-        1.0, gt=0, description="Commit when the oldest event of a batch has waited so long."
+    landing_freshness_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="Target from an event's arrival in Kafka to its commit. An idle topic commits at"
+        " once, a trickle once per target, a flood by size.",
+    )
+    landing_file_mb: float = Field(
+        32.0,
+        gt=0,
+        description="Target size of silver's data files in a flood, as far as memory allows: a batch"
+        " never holds more than 200,000 events or 128 MiB of records.",
     )
     landing_run_minutes: float = Field(
         10.0, gt=0, description="Age at which a landing run is handed over to a successor."

@@ -69,8 +69,10 @@ class BlockProducer:
 
     @property
     def partitions(self) -> int:
-        """Number of partitions of the topic; raises when there was no broker yet."""
-        self._living()
+        """Number of partitions of the topic, as of the newest metadata (30 s at most, or a failed
+        send); raises when there was no broker yet."""
+        known = self._living().client.cluster.partitions_for_topic(self._topic)
+        self._partitions = len(known or ()) or self._partitions
         return self._partitions
 
     def _living(self) -> AIOKafkaProducer:

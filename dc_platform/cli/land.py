@@ -30,6 +30,9 @@ def land(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that Kafka has now is landed.")
     ] = False,
+    slot: Annotated[
+        int, typer.Option("--slot", help="Land this one of DCP_LANDING_SLOTS slots, from 0.")
+    ] = 0,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,6 +42,7 @@ def land(
     and nothing is doubled.
     """
     from dc_platform.landing.lander import Lander
+    from dc_platform.landing.slots import Slot
     from dc_platform.logs import configure_logging
     from dc_platform.registry.database import Database, migrate
     from dc_platform.registry.sources import Sources
@@ -53,7 +57,12 @@ def land(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     begun = time.monotonic()
-    lander = Lander(configured, sources=sources, owner=f"dcp-land-{os.getpid()}")
+    lander = Lander(
+        configured,
+        sources=sources,
+        owner=f"dcp-land-{os.getpid()}",
+        slot=Slot(slot, configured.landing_slots),
+    )
     shown = _Progress(sys.stderr.isatty())
     ended = lander.run(stop, until_caught_up=until_caught_up, progress=shown)
     shown.close()

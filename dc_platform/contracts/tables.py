@@ -51,7 +51,7 @@ COLUMN_DOCS: dict[str, str] = {
     "from_offset": "First offset that is missing.",
     "to_offset": "First offset after it that is not.",
     "why": "expired: Kafka deleted it before it landed; before the first landing: Kafka no longer"
-    " had it when landing met the partition.",
+    " had it when landing met the partition; topic deleted: the topic was deleted with it.",
 }
 
 

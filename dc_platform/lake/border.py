@@ -8,11 +8,12 @@ that takes both branches from the same border sees each event once, also while t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dc_platform.contracts.tables import LANDING_BORDER
@@ -20,15 +21,39 @@ from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.store import Lake
 
+_RETRIES = 10
+# Refused when anything was written since the look: two first borders would both stay else.
+_EXACT = CommitProperties(max_commit_retries=0)
+
 
 def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version: int) -> None:
-    """Set the border of a topic; those of other topics stay.
+    """Set the border of a topic as of a version of silver; those of other topics stay.
 
-    Of two writers at once the first one's border stands, be it the older one: a border may lag behind
-    silver until the next commit, and is never ahead of it.
+    Of several writers the newest version stands, whoever is last: a border never goes back, and is
+    never ahead of silver. One that loses every race leaves the border to the next commit.
     """
+    try:
+        for _ in range(_RETRIES):
+            table = DeltaTable(lake.uri_of(LANDING_BORDER))
+            known = _rows(table)
+            of_topic = known.filter(pc.field("topic_id") == topic_id)
+            if len(of_topic) and pc.max(of_topic["silver_version"]).as_py() > version:
+                return
+            # A writer that has not noticed an added partition keeps what the others said of it.
+            partitions = of_topic["kafka_partition"].to_pylist()
+            known_offsets = zip(partitions, of_topic["next_offset"].to_pylist(), strict=True)
+            rows = _border(topic_id, {**dict(known_offsets), **offsets}, version)
+            rows = pa.concat_tables([rows, known.filter(pc.field("topic_id") != topic_id)])
+            with suppress(CommitFailedError):
+                write_deltalake(table, rows, mode="overwrite", commit_properties=_EXACT)
+                return
+    except (DeltaError, OSError) as error:
+        raise StoreUnavailableError(f"writing the landing border failed: {error}") from error
+
+
+def _border(topic_id: str, offsets: Mapping[int, int], version: int) -> pa.Table:
     size = len(offsets)
-    rows = pa.table(
+    return pa.table(
         [
             pa.array([topic_id] * size),
             pa.array(list(offsets), pa.int32()),
@@ -38,20 +63,11 @@ def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version:
         ],
         schema=LANDING_BORDER.columns,
     )
-    try:
-        table = DeltaTable(lake.uri_of(LANDING_BORDER))
-        rows = pa.concat_tables([rows, *_others(table, topic_id)])
-        write_deltalake(table, rows, mode="overwrite")
-    except CommitFailedError:
-        return
-    except (DeltaError, OSError) as error:
-        raise StoreUnavailableError(f"writing the landing border failed: {error}") from error
 
 
-def _others(table: DeltaTable, topic_id: str) -> list[pa.Table]:
+def _rows(table: DeltaTable) -> pa.Table:
     names = LANDING_BORDER.columns.names
     pieces = [piece for path in table.file_uris() for piece in read_batches(path, names)]
     if not pieces:
-        return []
-    rows = pa.Table.from_batches(pieces)
-    return [rows.filter(pc.field("topic_id") != topic_id).cast(LANDING_BORDER.columns)]
+        return LANDING_BORDER.columns.empty_table()
+    return pa.Table.from_batches(pieces).cast(LANDING_BORDER.columns)

@@ -1,4 +1,4 @@
-"""`ops.gaps`: offsets that Kafka had deleted before they landed, each once, for ever.
+"""`ops.gaps`: offsets that Kafka no longer had before they landed, each once, for ever.
 
 They are also in the metadata of the commits, but a log is cleaned up, and a crash between bronze's
 commit and silver's leaves nothing in silver's. So they are written before anything is committed.
@@ -21,6 +21,8 @@ from dc_platform.lake.table import LakeTable
 EXPIRED = "expired"
 # A topic that had records before the platform met it may have lost its first ones long ago.
 BEFORE_FIRST = "before the first landing"
+# The topic was deleted with what had not landed, as far as its end was known.
+DELETED = "topic deleted"
 _RETRIES = 20
 
 

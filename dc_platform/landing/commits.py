@@ -37,6 +37,7 @@ from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
+from dc_platform.lake.turns import Turns
 from dc_platform.landing.batch import (
     Batch,
     Mask,
@@ -108,6 +109,7 @@ class Committer:
         self._bronze = LakeTable(lake, BRONZE_EVENTS)
         self._quarantine = LakeTable(lake, SILVER_QUARANTINE)
         self._silver = LakeTable(lake, SILVER_EVENTS)
+        self._turns = Turns(lake, SILVER_EVENTS)
         maker = KeyMaker(self._silver.id)
         self._maker = maker
         self._identity_files = IdentityFiles(lake, SILVER_EVENTS, maker.mark)
@@ -119,6 +121,7 @@ class Committer:
         )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
         self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
         # Of partitions that never landed: where Kafka began when they were met.
         self._met_at: dict[int, int] = {}
         self.refresh()
@@ -142,6 +145,12 @@ class Committer:
 
     def _committed(self, table: LakeTable, spec: TableSpec) -> dict[int, int | None]:
         return {p: table.txn(app_id(spec, self._info, p)) for p in self._partitions}
+
+    def widen(self, info: TopicInfo, partitions: list[int]) -> None:
+        """Take the partitions that the topic got; call `begin` for them."""
+        self._silver.refresh()
+        self._info, self._partitions = info, partitions
+        self._offsets = {**self._committed(self._silver, SILVER_EVENTS), **self._offsets}
 
     def begin(self, starts: Mapping[int, int]) -> None:
         """Where reading begins in partitions that never landed: Kafka's oldest offset."""
@@ -285,16 +294,19 @@ class Committer:
     ) -> int:
         ends = {p: r.end for p, r in batch.ranges.items()}
         for _ in range(_CONFLICT_RETRIES):
-            if self._silver.version != self._snapshot.version:
-                rows, keys, file = self._without_newcomers(rows, keys, file, processed_at)
-            self._reached("silver written")
-            files = [file] if file else []
-            if self._commit(self._silver, SILVER_EVENTS, files, ends, batch, exact=True):
-                self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
-                self._snapshot = self._silver.snapshot()
-                self._offsets.update(ends)
-                return len(rows)
-            self._check_silver_unmoved()
+            with self._turns.taken():
+                self._check_silver_unmoved()
+                if self._silver.version != self._snapshot.version:
+                    rows, keys, file = self._without_newcomers(rows, keys, file, processed_at)
+                self._reached("silver written")
+                files = [file] if file else []
+                if not self._commit(self._silver, SILVER_EVENTS, files, ends, batch, exact=True):
+                    continue
+            self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
+            self._snapshot = self._silver.snapshot()
+            self._offsets.update(ends)
+            self.file_bytes = file.size if file else 0
+            return len(rows)
         raise CommitConflictError("silver.events: too many conflicting commits; trying again later")
 
     def _without_newcomers(

@@ -1,6 +1,7 @@
-"""The landing loop: reader → committer, for as long as the slot's lease is held.
+"""The landing loop of one slot: reader → committer, for as long as the slot's lease is held.
 
-The same loop runs as a Dagster run and as `dcp land --until-caught-up`.
+The same loop runs as a Dagster run and as `dcp land --until-caught-up`. It goes on with a topic that
+got more partitions, and with one that was deleted and created again.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from tenacity import (
@@ -26,18 +28,29 @@ from dc_platform.broker.records import TopicInfo
 from dc_platform.decode.columns import AnySource, KnownSources
 from dc_platform.decode.decoder import Decoder
 from dc_platform.decode.strangers import Policy
-from dc_platform.errors import FencedError, RetriableError
+from dc_platform.errors import (
+    BrokerUnavailableError,
+    FatalError,
+    FencedError,
+    RetriableError,
+    TopicChangedError,
+)
+from dc_platform.lake.gaps import DELETED, KnownGap, record_gaps
 from dc_platform.lake.store import Lake
 from dc_platform.landing.batch import Batch
 from dc_platform.landing.commits import Committer, Landed, TableRows
-from dc_platform.landing.reader import BatchReader, Limits
+from dc_platform.landing.pacing import Pacing
+from dc_platform.landing.reader import BatchReader
 from dc_platform.landing.rebuild import replay_bronze
+from dc_platform.landing.slots import Slot
 from dc_platform.registry.sources import SourceHistory, Sources
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _STORE_PATIENCE_SECONDS = 300
+# Until what one client of Kafka has noticed is known to the others.
+_SETTLE_SECONDS = 0.5
 
 
 class Ended(StrEnum):
@@ -86,7 +99,10 @@ class Totals:
 
 
 class Lander:
-    """Lands all partitions of the topic, from where silver stands."""
+    """Lands the slot's partitions of the topic, from where silver stands.
+
+    Raises ConfigurationError when the slot has none.
+    """
 
     def __init__(
         self,
@@ -94,27 +110,39 @@ class Lander:
         *,
         sources: Sources | None,
         owner: str,
+        slot: Slot = Slot(),  # noqa: B008
         reached: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._settings = settings
+        self._sources = sources
+        self._owner = owner
         self._reached = reached
-        self.info = ensure_topic(
-            settings.kafka_bootstrap,
-            settings.topic,
-            partitions=settings.topic_partitions,
-            replication=settings.topic_replication,
-        )
+        self.slot = slot
         self.lake = Lake(settings.lake)
+        self.totals = Totals()
+        # The ends of the slot's partitions as Kafka named them last.
+        self._ends: dict[int, int] = {}
+        self._begin_with(self._describe())
+
+    def _describe(self) -> TopicInfo:
+        return ensure_topic(
+            self._settings.kafka_bootstrap,
+            self._settings.topic,
+            partitions=self._settings.topic_partitions,
+            replication=self._settings.topic_replication,
+        )
+
+    def _begin_with(self, info: TopicInfo) -> None:
+        self.info = info
         self._committer = Committer(
             self.lake,
-            self.info,
-            list(range(self.info.partitions)),
-            identity_memory_mb=settings.identity_memory_mb,
-            owner=owner,
-            reached=reached,
+            info,
+            self.slot.partitions(info.partitions),
+            identity_memory_mb=self._settings.identity_memory_mb,
+            owner=self._owner,
+            reached=self._reached,
         )
-        self._decoder = decoder_for(settings, self.info, sources)
-        self.totals = Totals()
+        self._decoder = decoder_for(self._settings, info, self._sources)
 
     def run(
         self,
@@ -127,37 +155,85 @@ class Lander:
         """Land until `stop`, until all that Kafka has now is landed, or until idle and allowed to
         end. A commit that has begun is always finished.
         """
-        ends = self._prepare()
-        offsets = {p: o for p, o in self._committer.offsets.items() if o is not None}
-        reader = BatchReader(
-            self._connect,
-            self._decoder,
-            offsets,
-            Limits(
-                self._settings.landing_rows,
-                self._settings.landing_bytes,
-                self._settings.landing_seconds,
-            ),
-            reached=self._reached,
+        pacing = Pacing(
+            self._settings.landing_freshness_seconds,
+            self._settings.landing_file_mb * 2**20,
+            draining=until_caught_up,
         )
-        reader.start()
+
+        def loop() -> Ended:
+            ends = self._prepare()
+            with self._reading(pacing) as reader:
+                while not stop.is_set():
+                    batch = reader.next(timeout=0.1)
+                    if batch is not None:
+                        self._land_paced(batch, pacing)
+                        progress(self.totals)
+                    elif idle_after():
+                        return Ended.IDLE
+                    if until_caught_up and self._reached_ends(ends):
+                        return Ended.CAUGHT_UP
+                return Ended.STOPPED
+
         try:
-            while not stop.is_set():
-                batch = reader.next(timeout=0.1)
-                if batch is not None:
-                    self.totals.add(batch, self._land(batch))
-                    progress(self.totals)
-                elif idle_after():
-                    return Ended.IDLE
-                if until_caught_up and self._reached_ends(ends):
-                    return Ended.CAUGHT_UP
-            return Ended.STOPPED
+            while True:
+                try:
+                    return loop()
+                except (TopicChangedError, FatalError) as error:
+                    # A reader may meet the records of another topic before it knows that it is one.
+                    if not self._follow_topic(stop) and isinstance(error, FatalError):
+                        raise
         except FencedError as error:
             log.warning("%s", error)
             return Ended.FENCED
         finally:
-            reader.stop()
             self.close()
+
+    @contextmanager
+    def _reading(self, pacing: Pacing) -> Iterator[BatchReader]:
+        offsets = {p: o for p, o in self._committer.offsets.items() if o is not None}
+        reader = BatchReader(self._connect, self._decoder, offsets, pacing, reached=self._reached)
+        reader.start()
+        try:
+            yield reader
+        finally:
+            reader.stop()
+
+    def _follow_topic(self, stop: threading.Event) -> bool:
+        """Look at the topic anew and go on with it as it is; whether it is another than it was."""
+        stop.wait(_SETTLE_SECONDS)
+        try:
+            now = self._describe()
+        except BrokerUnavailableError as error:
+            log.warning("%s", error)
+            return False
+        before = self.info
+        if now == before:
+            return False
+        if now.topic_id == before.topic_id:
+            log.warning("topic %s has %d partitions now", now.name, now.partitions)
+            self._committer.widen(now, self.slot.partitions(now.partitions))
+            self.info = now
+            return True
+        self._record_deletion()
+        self._committer.close()
+        self._begin_with(now)
+        self.totals.offsets.clear()
+        log.warning("topic %s was created again: landing it from its beginning", now.name)
+        return True
+
+    def _record_deletion(self) -> None:
+        """Put on record what the topic is known to have had when it was deleted, and is in no table."""
+        done = self._committer.offsets
+        gaps = [
+            KnownGap(self.info.topic_id, p, done[p] or 0, end, DELETED)
+            for p, end in self._ends.items()
+            if end > (done[p] or 0)
+        ]
+        if gaps:
+            log.error("topic %s was deleted before this landed: %s", self.info.name, gaps)
+            record_gaps(self.lake, gaps, datetime.now(UTC))
+            self.totals.gaps += len(gaps)
 
     def refresh(self) -> None:
         """Look again where the tables stand; called when another writer may have gone on."""
@@ -172,14 +248,17 @@ class Lander:
         return self._committer.rows()
 
     def lag(self) -> dict[int, int]:
-        """Partition → offsets between what is landed and the end of the log."""
+        """Partition of this slot → offsets between what is landed and the end of the log."""
         reader = self._connect()
         try:
-            ends = reader.end_offsets()
+            self._ends = self._own(reader.end_offsets())
         finally:
             reader.close()
         done = self._committer.offsets
-        return {p: max(0, end - (done.get(p) or 0)) for p, end in ends.items()}
+        return {p: max(0, end - (done.get(p) or 0)) for p, end in self._ends.items()}
+
+    def _own(self, offsets: Mapping[int, int]) -> dict[int, int]:
+        return {p: offset for p, offset in offsets.items() if self.slot.has(p)}
 
     def _connect(self) -> RecordReader:
         return RecordReader(self._settings.kafka_bootstrap, self.info)
@@ -188,9 +267,10 @@ class Lander:
         """Find where to begin, and land from bronze what Kafka has already deleted."""
         reader = self._connect()
         try:
-            begins, ends = reader.beginning_offsets(), reader.end_offsets()
+            begins, ends = map(self._own, (reader.beginning_offsets(), reader.end_offsets()))
         finally:
             reader.close()
+        self._ends = ends
         self._committer.begin(begins)
         for batch in replay_bronze(self.lake, self.info, self._committer, kafka_begins=begins):
             self.totals.add(batch, self._land(batch))
@@ -199,6 +279,12 @@ class Lander:
     def _reached_ends(self, ends: dict[int, int]) -> bool:
         done = self._committer.offsets
         return all((done.get(p) or 0) >= end for p, end in ends.items())
+
+    def _land_paced(self, batch: Batch, pacing: Pacing) -> None:
+        begun = time.monotonic()
+        pacing.committing()
+        self.totals.add(batch, self._land(batch))
+        pacing.committed(time.monotonic() - begun, batch.bytes, self._committer.file_bytes)
 
     def _land(self, batch: Batch) -> Landed:
         """Land a batch; a store that fails is tried again, ever more slowly, for five minutes."""

@@ -1,7 +1,6 @@
 """From Kafka to batches, in a thread of its own, so that decoding overlaps with committing.
 
-A batch is closed when it has enough rows or bytes, when its oldest event has waited long enough, or
-when the topic has nothing more to give: an idle topic lands at once, a flood by size. While the
+When a batch is closed says `pacing.py`: an idle topic lands at once, a flood by size. While the
 committer is busy the batch goes on growing up to its bounds; then reading waits (back-pressure).
 """
 
@@ -13,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -22,24 +20,21 @@ from dc_platform.broker.client import RecordReader
 from dc_platform.broker.records import Poll, Record
 from dc_platform.decode.blocks import GROUP_BYTES
 from dc_platform.decode.decoder import Decoder, concat, in_address_order
-from dc_platform.errors import BrokerUnavailableError, FatalError, OffsetsExpiredError
+from dc_platform.errors import (
+    BrokerUnavailableError,
+    FatalError,
+    OffsetsExpiredError,
+    TopicChangedError,
+)
 from dc_platform.landing.batch import Batch, Gap, Range
 from dc_platform.landing.counted import Counts
+from dc_platform.landing.pacing import Pacing
 
 log = logging.getLogger(__name__)
 
 _POLL_MS = 100
 _RETRY_SECONDS = 0.5
 _GATHER_RECORDS = 20_000
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a batch is closed."""
-
-    rows: int = 200_000
-    bytes: int = 128 * 2**20
-    seconds: float = 1.0
 
 
 class _Open:
@@ -53,15 +48,17 @@ class _Open:
         self.bytes = 0
         self.since: float | None = None
         self.oldest_ms: int | None = None
+        self._late = 0.0
         self.gaps: list[Gap] = []
         self._counts = Counts()
         self._waiting: list[Record] = []
         self._waiting_bytes = 0
 
     def add(self, records: list[Record]) -> None:
+        oldest = min(r.timestamp_ms for r in records)
         if self.since is None:
             self.since = time.monotonic()
-        oldest = min(r.timestamp_ms for r in records)
+            self._late = time.time() - oldest / 1000
         self.oldest_ms = oldest if self.oldest_ms is None else min(self.oldest_ms, oldest)
         self._counts.add(records)
         self._waiting += records
@@ -83,12 +80,12 @@ class _Open:
     def moved(self) -> bool:
         return self.positions != self.starts
 
-    def full(self, limits: Limits) -> bool:
-        held = self.bytes + self._waiting_bytes
-        return self.rows + len(self._waiting) >= limits.rows or held >= limits.bytes
+    def full(self, pacing: Pacing) -> bool:
+        return pacing.full(self.rows + len(self._waiting), self.bytes + self._waiting_bytes)
 
-    def old(self, limits: Limits) -> bool:
-        return self.since is not None and time.monotonic() - self.since >= limits.seconds
+    def due(self, pacing: Pacing, *, idle: bool) -> bool:
+        age = None if self.since is None else time.monotonic() - self.since
+        return self.moved() and pacing.due(age, idle=idle, late=self._late)
 
     def close(self, empty: pa.Table) -> Batch:
         judged = in_address_order(concat(_runs(self.tables))) if self.tables else empty
@@ -125,13 +122,13 @@ class BatchReader:
         connect: Callable[[], RecordReader],
         decoder: Decoder,
         starts: Mapping[int, int],
-        limits: Limits,
+        pacing: Pacing,
         *,
         reached: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._connect = connect
         self._decoder = decoder
-        self._limits = limits
+        self._pacing = pacing
         self._reached = reached
         self._batches: queue.Queue[Batch | Exception] = queue.Queue(maxsize=1)
         self._stop = threading.Event()
@@ -181,6 +178,12 @@ class BatchReader:
                     _close(reader)
                     reader = None
                     self._stop.wait(_RETRY_SECONDS)
+        except TopicChangedError as error:
+            log.warning("%s", error)
+            # Before it changed this was read of it: a topic that is deleted gives it only once.
+            if self._open.moved():
+                self._hand_over(wait=True)
+            self._offer(error)
         except Exception as error:
             log.exception("reading stopped")
             self._offer(error)
@@ -188,15 +191,14 @@ class BatchReader:
             _close(reader)
 
     def _step(self, reader: RecordReader) -> None:
-        if self._open.full(self._limits):
+        if self._open.full(self._pacing):
             self._hand_over(wait=True)
         poll = reader.poll(_POLL_MS)
         if not poll.records:
             # Positions move without records, too, over the markers of transactions.
             poll = Poll([], reader.positions(self._open.positions))
         self._take(poll)
-        idle = not poll.records
-        if self._open.moved() and (idle or self._open.old(self._limits)):
+        if self._open.due(self._pacing, idle=not poll.records):
             self._hand_over(wait=False)
 
     def _take(self, poll: Poll) -> None:
@@ -214,6 +216,7 @@ class BatchReader:
             return
         self._open.decode(self._decoder)
         batch = self._open.close(self._empty)
+        self._pacing.closed()
         self._offer(batch)
         self._open = _Open(self._open.positions)
 

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE
 from dc_platform.lake.store import Lake
@@ -24,6 +25,8 @@ SILVER_KEY = dg.AssetKey(["silver", "events"])
 QUARANTINE_KEY = dg.AssetKey(["silver", "quarantine"])
 
 OWNERS = ["team:data-platform"]
+# The tag of a run that lands a slot.
+SLOT_TAG = "dc_platform/slot"
 
 # One partition per ingest date, UTC; hours are rows (an hourly key per hour since 2000 would pass
 # Dagster's 100,000). Today is a partition from its first minute on.
@@ -45,6 +48,14 @@ topic = dg.AssetSpec(
 )
 
 
+class LandingConfig(dg.Config):
+    """What a landing run may be told."""
+
+    slot: int | None = Field(
+        None, ge=0, description="Landing slot; none: the first that nobody lands."
+    )
+
+
 @dg.asset(
     key=BRONZE_KEY,
     deps=[TOPIC_KEY],
@@ -52,12 +63,15 @@ topic = dg.AssetSpec(
     kinds={"deltalake"},
     owners=OWNERS,
     description=BRONZE_EVENTS.description + " Materialized by a long landing run, which commits"
-    " bronze, quarantine and silver; starting another one hands over to it.",
+    " bronze, quarantine and silver of one landing slot; starting another one of the slot hands over"
+    " to it.",
     freshness_policy=_FRESH,
     metadata={"dagster/column_schema": column_schema(BRONZE_EVENTS)},
 )
-def bronze_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-    """Lands until it is handed over, stopped or idle."""
+def bronze_events(
+    context: dg.AssetExecutionContext, config: LandingConfig
+) -> dg.MaterializeResult[None]:
+    """Lands a slot until it is handed over, stopped or idle."""
 
     def report(current: LandingReport) -> None:
         # Events without a run: asset checks that are evaluated elsewhere then stand beside them
@@ -66,7 +80,11 @@ def bronze_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
         for event in (bronze, *silver_materializations(current, context.run_id)):
             context.instance.report_runless_asset_event(event)
 
-    run = LandingRun(settings(), context.run_id, log=context.log.info, report=report)
+    run = LandingRun(
+        settings(), context.run_id, slot=config.slot, log=context.log.info, report=report
+    )
+    # Of runs that were started by hand the sensor learns it from this.
+    context.instance.add_run_tags(context.run_id, {SLOT_TAG: str(run.slot.number)})
     final = run.run()
     for event in silver_materializations(final, context.run_id):
         context.instance.report_runless_asset_event(event)
@@ -106,7 +124,7 @@ def silver_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
 landing_job = dg.define_asset_job(
     "landing",
     selection=dg.AssetSelection.assets(BRONZE_KEY).without_checks(),
-    description="One long landing run.",
+    description="One long landing run of a slot.",
 )
 
 quarantine = dg.AssetSpec(
@@ -121,6 +139,12 @@ quarantine = dg.AssetSpec(
 )
 
 
+def landing_request(slot: int) -> dg.RunRequest:
+    """A landing run of the slot."""
+    config = dg.RunConfig(ops={bronze_events.op.name: LandingConfig(slot=slot)})
+    return dg.RunRequest(run_config=config, tags={SLOT_TAG: str(slot)})
+
+
 def silver_materializations(
     current: LandingReport, run_id: str
 ) -> Iterator[dg.AssetMaterialization]:
@@ -131,6 +155,7 @@ def silver_materializations(
     rows = current.rows
     for day in sorted(totals.days):
         metadata: dict[str, Any] = {
+            "landing slot": str(current.slot),
             "landed by this run": totals.landed,
             "duplicates kept out by this run": totals.duplicates,
             "silver version": totals.silver_version,
@@ -152,6 +177,7 @@ def silver_materializations(
 def _metadata(current: LandingReport, run_id: str) -> dict[str, Any]:
     metadata = landing_metadata(
         current.totals,
+        slot=str(current.slot),
         lag=current.lag,
         seconds=current.seconds,
         table_rows=current.rows.bronze if current.rows else None,

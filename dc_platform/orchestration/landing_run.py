@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 from dc_platform.errors import PlatformError
 from dc_platform.landing.commits import TableRows
 from dc_platform.landing.lander import Ended, Lander, Totals
+from dc_platform.landing.slots import Slot
 from dc_platform.registry.database import Database
-from dc_platform.registry.leases import LANDING_SLOT, Leases
+from dc_platform.registry.leases import Leases, landing_slot
 from dc_platform.registry.sources import Sources
 from dc_platform.settings import Settings
 
 _RENEW_SECONDS = 1.0
-_ASK_SECONDS = 0.5
+# What a hand-over waits for beside the predecessor's commit: its renewal, and this.
+_ASK_SECONDS = 0.1
 # A successor that is not let in within this time ends; the sensor will send another.
 _PATIENCE_SECONDS = 60.0
 # A run past its age ends without a successor when nothing came for so long.
@@ -35,8 +37,9 @@ _REPORT_PATIENCE_SECONDS = 10.0
 
 @dataclass
 class LandingReport:
-    """What a run did, at the moment of a report. `lag` is in Kafka records."""
+    """What a run did, at the moment of a report. `lag` is in Kafka records of the slot."""
 
+    slot: Slot
     totals: Totals
     seconds: float
     lag: int | None
@@ -45,13 +48,17 @@ class LandingReport:
 
 
 class LandingRun:
-    """Runs the landing loop under the lease of `LANDING_SLOT` as `owner` (the Dagster run id)."""
+    """Runs the landing loop of a slot under its lease as `owner` (the Dagster run id).
+
+    Without a slot it takes the first that nobody lands, else the one that was held longest.
+    """
 
     def __init__(
         self,
         settings: Settings,
         owner: str,
         *,
+        slot: int | None = None,
         log: Callable[[str], None],
         report: Callable[[LandingReport], None],
     ) -> None:
@@ -62,6 +69,9 @@ class LandingRun:
         database = Database(settings.registry)
         self._sources = Sources(database)
         self._leases = Leases(database, stale_seconds=settings.lease_stale_seconds)
+        number = self._choose() if slot is None else slot
+        self.slot = Slot(number, settings.landing_slots)
+        self._lease = landing_slot(number)
         self._stop = threading.Event()
         self._ended: Ended | None = None
         self._error: BaseException | None = None
@@ -70,11 +80,12 @@ class LandingRun:
     def run(self) -> LandingReport:
         """Land until handed over, stopped, idle or fenced. Raises what stopped the loop."""
         # Built before the lease is asked for: a hand-over then costs no start-up.
-        lander = Lander(self._settings, sources=self._sources, owner=self._owner)
+        lander = Lander(self._settings, sources=self._sources, owner=self._owner, slot=self.slot)
         epoch = self._acquire()
         if epoch is None:
             lander.close()
-            return LandingReport(Totals(), 0.0, None, ended="another run holds the lease")
+            ended = "another run holds the lease"
+            return LandingReport(self.slot, Totals(), 0.0, None, ended=ended)
         # Where the predecessor stopped is known only now.
         lander.refresh()
         begun = time.monotonic()
@@ -91,7 +102,7 @@ class LandingRun:
             # Reached by an interrupt too: the commit under way is finished, then the lease given up.
             self._stop.set()
             self._finish(thread, epoch)
-            self._leases.release(LANDING_SLOT, self._owner, epoch)
+            self._leases.release(self._lease, self._owner, epoch)
         if self._error is not None:
             raise self._error
         ended = why or (self._ended.value if self._ended else "stopped")
@@ -99,12 +110,18 @@ class LandingRun:
         reports.join(timeout=_REPORT_PATIENCE_SECONDS)
         return replace(_report_of(lander, begun), ended=ended)
 
+    def _choose(self) -> int:
+        manned = {n: lease for n, lease in self._leases.landing().items() if lease.alive}
+        slots = range(self._settings.landing_slots)
+        free = [number for number in slots if number not in manned]
+        return free[0] if free else max(slots, key=lambda number: manned[number].held_seconds)
+
     def _acquire(self) -> int | None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            epoch = self._leases.acquire(LANDING_SLOT, self._owner)
+            epoch = self._leases.acquire(self._lease, self._owner)
             if epoch is not None:
-                self._log(f"holding the lease of {LANDING_SLOT}, epoch {epoch}")
+                self._log(f"holding the lease of {self.slot}, epoch {epoch}")
                 return epoch
             time.sleep(_ASK_SECONDS)
         return None
@@ -129,7 +146,7 @@ class LandingRun:
         while thread.is_alive():
             thread.join(timeout=_RENEW_SECONDS)
             try:
-                lease = self._leases.renew(LANDING_SLOT, self._owner, epoch)
+                lease = self._leases.renew(self._lease, self._owner, epoch)
             except PlatformError as error:
                 # The registry is away: the lease grows stale, and Delta's fence does its work.
                 self._log(str(error))
@@ -145,7 +162,7 @@ class LandingRun:
         while thread.is_alive():
             thread.join(timeout=_RENEW_SECONDS)
             with suppress(PlatformError):
-                self._leases.renew(LANDING_SLOT, self._owner, epoch)
+                self._leases.renew(self._lease, self._owner, epoch)
 
     def _report_all(self, lander: Lander, begun: float) -> None:
         """Report now and then, when something was committed since; until the run is to stop."""
@@ -171,7 +188,7 @@ def _report_of(lander: Lander, begun: float) -> LandingReport:
     # Copies: the loop goes on counting in its own.
     now = lander.totals
     totals = replace(now, days=set(now.days), offsets=dict(now.offsets))
-    return LandingReport(totals, seconds, _lag(lander), lander.rows())
+    return LandingReport(lander.slot, totals, seconds, _lag(lander), lander.rows())
 
 
 def _lag(lander: Lander) -> int | None:

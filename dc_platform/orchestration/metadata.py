@@ -30,10 +30,11 @@ def column_schema(spec: TableSpec) -> dg.TableSchema:
 
 
 def landing_metadata(
-    totals: Totals, *, lag: int | None, seconds: float, table_rows: int | None
+    totals: Totals, *, slot: str, lag: int | None, seconds: float, table_rows: int | None
 ) -> dict[str, Any]:
-    """What a landing run has done so far. `lag` is in Kafka records."""
+    """What a landing run has done so far. `lag` is in Kafka records of its slot."""
     metadata: dict[str, Any] = {
+        "landing slot": slot,
         "received": totals.received,
         "landed": totals.landed,
         "duplicates": totals.duplicates,

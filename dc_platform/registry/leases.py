@@ -13,16 +13,20 @@ import socket
 from typing import NamedTuple
 
 import psutil
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from dc_platform.registry.database import Database, now_ms
 from dc_platform.registry.models import LeaseRow
 
-# The one slot: its owner lands all partitions.
-LANDING_SLOT = "landing-0"
+_LANDING = "landing-"
 
 _ENSURE = text("insert into leases (slot, epoch) values (:slot, 0) on conflict (slot) do nothing")
+
+
+def landing_slot(number: int) -> str:
+    """The name of a landing slot's lease."""
+    return f"{_LANDING}{number}"
 
 
 class Lease(NamedTuple):
@@ -96,6 +100,16 @@ class Leases:
             if row is None or row.owner is None:
                 return None
             return _lease(row, at, alive=self._lives(row, at))
+
+    def landing(self) -> dict[int, Lease]:
+        """Landing slot → its lease with its owner, alive or dead; none that was given up."""
+        query = select(LeaseRow).where(LeaseRow.slot.startswith(_LANDING))
+        with self._database.reading() as session:
+            rows = session.scalars(query).all()
+            at = now_ms()
+            leases = [_lease(row, at, alive=self._lives(row, at)) for row in rows if row.owner]
+        slots = {int(lease.slot.removeprefix(_LANDING)): lease for lease in leases}
+        return dict(sorted(slots.items()))
 
     def _lives(self, row: LeaseRow, at: int) -> bool:
         if row.owner is None or row.renewed_ms is None:

@@ -119,7 +119,8 @@ class Tail:
                 if reader is None:
                     reader = self._connect()
                 self._step(reader)
-            except BrokerUnavailableError as error:
+            except (BrokerUnavailableError, TopicChangedError) as error:
+                # More partitions, or another topic: connecting tells which.
                 log.warning("%s", error)
                 _close(reader)
                 reader = None
@@ -161,12 +162,13 @@ class Tail:
             partitions=settings.topic_partitions,
             replication=settings.topic_replication,
         )
+        if self.info is not None and info.topic_id != self.info.topic_id:
+            log.warning("topic %s was created again; the tail begins anew", info.name)
+            self._forget()
         if self.info is None:
-            self.info = info
             self._decoder = decoder_for(settings, info, self._sources)
-            self._border = self._read_border(info)
-        elif info != self.info:
-            raise TopicChangedError(f"{self.info} is {info} now")
+        self.info = info
+        self._border = self._read_border(info)
         reader = RecordReader(settings.kafka_bootstrap, info)
         try:
             self._positions = {

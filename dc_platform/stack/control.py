@@ -116,7 +116,7 @@ def stop(directory: StackDirectory, say: Callable[[str], None]) -> bool:
         for name in Ending(directory.stack_id, say=say).end(dict(parts)):
             say(f"{name} did not end in time and was killed")
         if record is not None:
-            record.supervisor, record.landing, record.ready = None, None, False
+            record.supervisor, record.landing, record.ready = None, {}, False
             for part in record.parts.values():
                 part.pid, part.state, part.groups = None, "down", []
             directory.write(record)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from dc_platform.errors import PlatformError
 from dc_platform.registry.database import Database
-from dc_platform.registry.leases import LANDING_SLOT, Leases
+from dc_platform.registry.leases import Leases
 from dc_platform.stack.parts import Part
 
 _STARTING_SECONDS = 0.3
@@ -37,7 +37,8 @@ class Observer:
         self._seen: dict[str, tuple[int, float]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
-        self.landing: int | None = None
+        # Landing slot → process id of its run.
+        self.landing: dict[int, int] = {}
 
     def start(self) -> None:
         """Begin to ask."""
@@ -79,9 +80,9 @@ class Observer:
         self._asked[name] = time.monotonic()
 
     @staticmethod
-    def _landing(leases: Leases) -> int | None:
+    def _landing(leases: Leases) -> dict[int, int]:
         try:
-            lease = leases.current(LANDING_SLOT)
+            found = leases.landing()
         except PlatformError:
-            return None
-        return lease.pid if lease else None
+            return {}
+        return {slot: lease.pid for slot, lease in found.items() if lease.alive and lease.pid}

@@ -15,6 +15,18 @@ from typing import Any
 
 from dc_platform.stack.processes import Identity
 
+_LANDING = "landing"
+
+
+def landing_name(slot: int) -> str:
+    """What the run of a landing slot is called among the parts."""
+    return f"{_LANDING}_{slot}" if slot else _LANDING
+
+
+def _landing_slots(pids: dict[str, int]) -> dict[int, int]:
+    names = {name: name.removeprefix(_LANDING) for name in pids if name.startswith(_LANDING)}
+    return {int(rest.removeprefix("_") or 0): pids[name] for name, rest in names.items()}
+
 
 @dataclass
 class PartRecord:
@@ -45,7 +57,8 @@ class StackRecord:
     addresses: dict[str, str | None]
     parts: dict[str, PartRecord] = field(default_factory=dict)
     supervisor: Identity | None = None
-    landing: int | None = None
+    # Landing slot → process id of its run.
+    landing: dict[int, int] = field(default_factory=dict)
     started_at: str = ""
     ready: bool = False
 
@@ -54,8 +67,7 @@ class StackRecord:
         pids = {name: part.pid for name, part in self.parts.items() if part.pid}
         if self.supervisor:
             pids = {"supervisor": self.supervisor.pid, **pids}
-        if self.landing:
-            pids["landing"] = self.landing
+        pids |= {landing_name(slot): pid for slot, pid in self.landing.items()}
         return {
             **self.addresses,
             "pids": pids,
@@ -76,7 +88,7 @@ class StackRecord:
             addresses={name: value for name, value in content.items() if name not in own},
             parts={name: PartRecord(**part) for name, part in content.get("parts", {}).items()},
             supervisor=Identity(**supervisor) if supervisor else None,
-            landing=content.get("pids", {}).get("landing"),
+            landing=_landing_slots(content.get("pids", {})),
             started_at=content.get("started_at", ""),
             ready=content.get("ready", False),
         )

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dc_platform.stack.hints import Caller
 from dc_platform.stack.processes import Usage
-from dc_platform.stack.record import PartRecord
+from dc_platform.stack.record import PartRecord, landing_name
 
 if TYPE_CHECKING:
     from dc_platform.stack.supervisor import Supervisor
@@ -33,13 +33,16 @@ class Row(NamedTuple):
     note: str = ""
 
 
+_IDLE = Row("landing", "idle", None, "", 0, None)
+
+
 class Screen:
     """The table of a supervisor on a terminal, renewed at each turn of its loop."""
 
     def __init__(self, console: Console, caller: Caller) -> None:
         self._caller = caller
         self._live = Live(console=console, auto_refresh=False, transient=False)
-        self._landing: psutil.Process | None = None
+        self._landing: dict[int, psutil.Process] = {}
 
     def __enter__(self) -> Screen:
         self._live.start()
@@ -55,22 +58,22 @@ class Screen:
             Row(name, unit.state, unit.pid, unit.part.where, unit.restarts, unit.usage(), unit.note)
             for name, unit in supervisor.units.items()
         ]
-        rows.append(self._landing_row(record.landing))
+        rows += self._landing_rows(record.landing)
         hints = self._caller.hints(record, supervisor.directory.path)
         self._live.update(Group(table(rows), *hints, *more), refresh=True)
 
-    def _landing_row(self, pid: int | None) -> Row:
-        """The process that holds the landing lease: a run worker of Dagster."""
-        if pid is None:
-            self._landing = None
-            return Row("landing", "idle", None, "", 0, None)
-        try:
-            if self._landing is None or self._landing.pid != pid:
-                self._landing = psutil.Process(pid)
-            memory, cpu = self._landing.memory_info().rss, self._landing.cpu_percent() / 100
-        except psutil.Error:
-            return Row("landing", "idle", None, "", 0, None)
-        return Row("landing", "ready", pid, "", 0, Usage(memory, cpu))
+    def _landing_rows(self, landing: Mapping[int, int]) -> list[Row]:
+        """The processes that hold the landing leases: run workers of Dagster."""
+        self._landing = {pid: p for pid, p in self._landing.items() if pid in landing.values()}
+        rows = []
+        for slot, pid in landing.items():
+            try:
+                process = self._landing.setdefault(pid, psutil.Process(pid))
+                usage = Usage(process.memory_info().rss, process.cpu_percent() / 100)
+            except psutil.Error:
+                continue
+            rows.append(Row(landing_name(slot), "ready", pid, "", 0, usage))
+        return rows or [_IDLE]
 
 
 def table(rows: Iterable[Row]) -> Table:
@@ -93,10 +96,11 @@ def table(rows: Iterable[Row]) -> Table:
     return shown
 
 
-def recorded_rows(parts: Mapping[str, PartRecord], landing: int | None) -> list[Row]:
+def recorded_rows(parts: Mapping[str, PartRecord], landing: Mapping[int, int]) -> list[Row]:
     """Rows of a stack that another process supervises."""
     handles: dict[str, psutil.Process] = {}
-    pids = {name: part.pid for name, part in parts.items()} | {"landing": landing}
+    runs = {landing_name(slot): pid for slot, pid in landing.items()}
+    pids = {name: part.pid for name, part in parts.items()} | runs
     for name, pid in pids.items():
         if pid:
             try:
@@ -110,8 +114,8 @@ def recorded_rows(parts: Mapping[str, PartRecord], landing: int | None) -> list[
         Row(name, part.state, part.pid, part.where, part.restarts, _usage(handles.get(name)))
         for name, part in parts.items()
     ]
-    state = "ready" if landing else "idle"
-    return [*rows, Row("landing", state, landing, "", 0, _usage(handles.get("landing")))]
+    rows += [Row(n, "ready", pid, "", 0, _usage(handles.get(n))) for n, pid in runs.items()]
+    return rows if runs else [*rows, _IDLE]
 
 
 def _usage(handle: psutil.Process | None) -> Usage | None:

@@ -110,7 +110,7 @@ class Supervisor:
         """End everything; a signal that comes meanwhile makes it quick."""
         before = self._signals
         self._observer.stop()
-        self._observer.landing = None
+        self._observer.landing = {}
         for unit in self.units.values():
             unit.is_ending()
         self._write()

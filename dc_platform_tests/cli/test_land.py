@@ -46,7 +46,7 @@ def test_stopped_is_an_error_when_all_was_to_be_landed(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("DCP_LANDING_ROWS", "abc"), ("DCP_LAKE_URI", "s3://bucket/lake")],
+    [("DCP_LANDING_FILE_MB", "abc"), ("DCP_LAKE_URI", "s3://bucket/lake")],
 )
 @pytest.mark.parametrize("in_stack", [True, False])
 def test_a_wrong_variable_is_one_line(

@@ -188,7 +188,7 @@ def test_a_lander_that_is_killed_again_and_again_lands_each_event_once(scene: Sc
         block = [*sent[start : start + 2], rng.choice(sent[: start + 2])]
         producer.send(scene.topic, b"\n".join(map(event, block)), partition=rng.randrange(2))
     producer.close()
-    environment = {**os.environ, **scene.environment, "DCP_LANDING_ROWS": "1000"}
+    environment = {**os.environ, **scene.environment, "DCP_LANDING_FILE_MB": "0.05"}
     kills = 0
     for _ in range(40):
         process = subprocess.Popen(

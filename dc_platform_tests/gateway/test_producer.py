@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from kafka import KafkaAdminClient
 
 from dc_platform.broker.client import MAX_RECORD_BYTES, RecordReader, ensure_topic
 from dc_platform.broker.producer import BlockProducer
@@ -40,11 +41,11 @@ class RealBroker:
     """A topic of its own on a real broker."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap, self._topic = bootstrap, topic
+        self._bootstrap, self.topic = bootstrap, topic
         self._info = ensure_topic(bootstrap, topic, partitions=PARTITIONS, replication=1)
 
     def connect(self) -> BlockProducer:
-        return BlockProducer(self._bootstrap, self._topic)
+        return BlockProducer(self._bootstrap, self.topic)
 
     def read(self, count: int) -> list[Sent]:
         """What a consumer sees, in the order of each partition; waits for so many records."""
@@ -120,6 +121,24 @@ def test_what_is_acknowledged_is_there_as_it_was_sent(broker: FakeBroker | RealB
 
     with_producer(broker, work)
     assert sorted(broker.read(3)) == sorted(sent)
+
+
+@pytest.mark.kafka
+def test_partitions_that_are_added_are_used(kafka: LocalKafka) -> None:
+    broker = RealBroker(kafka.bootstrap, f"topic-{uuid.uuid4()}")
+
+    async def work(producer: Producer) -> None:
+        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        admin.create_partitions({broker.topic: PARTITIONS + 1})
+        admin.close()
+        async with asyncio.timeout(60):
+            while producer.partitions == PARTITIONS:
+                # As by itself every half a minute, and when a send fails.
+                assert isinstance(producer, BlockProducer)
+                await producer._living().client.force_metadata_update()
+        await producer.send(b"x", partition=producer.partitions - 1, key=None, headers=[])
+
+    with_producer(broker, work)
 
 
 def test_sends_to_a_partition_arrive_in_their_order(broker: FakeBroker | RealBroker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,26 @@ def test_a_border_replaces_the_one_before(tmp_path: Path) -> None:
     write_border(lake, "t", {0: 9, 1: 7}, 4)
     assert read_table(lake, LANDING_BORDER, COLUMNS) == [("t", 0, 9, 4), ("t", 1, 7, 4)]
     assert len(LakeTable(lake, LANDING_BORDER).snapshot().paths) == 1
+
+
+def test_a_border_never_goes_back(tmp_path: Path) -> None:
+    """A slot that was slow publishes the older version of silver after a quick one."""
+    lake = Lake(str(tmp_path))
+    lake.ensure(LANDING_BORDER)
+    write_border(lake, "t", {0: 9, 1: 7}, 4)
+    write_border(lake, "t", {0: 5, 1: 7}, 3)
+    assert read_table(lake, LANDING_BORDER, COLUMNS) == [("t", 0, 9, 4), ("t", 1, 7, 4)]
+    # One that does not know of partition 1 yet.
+    write_border(lake, "t", {0: 12}, 5)
+    assert read_table(lake, LANDING_BORDER, COLUMNS) == [("t", 0, 12, 5), ("t", 1, 7, 5)]
+
+
+def test_of_several_writers_the_newest_version_stands(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.ensure(LANDING_BORDER)
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(lambda v: write_border(lake, "t", {0: v, 1: 2 * v}, v), range(1, 25)))
+    assert read_table(lake, LANDING_BORDER, COLUMNS) == [("t", 0, 24, 24), ("t", 1, 48, 24)]
 
 
 def test_a_table_that_is_not_there_is_the_stores_fault(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from dc_platform.decode.decoder import Decoder
 from dc_platform.errors import BrokerUnavailableError, FatalError, OffsetsExpiredError
 from dc_platform.landing import reader as reader_module
 from dc_platform.landing.batch import Batch, Gap, Range
-from dc_platform.landing.reader import BatchReader, Limits
+from dc_platform.landing.pacing import Pacing
+from dc_platform.landing.reader import BatchReader
 from dc_platform_tests.helpers.landing import decoder
 from dc_platform_tests.helpers.records import block, strange
 from dc_platform_tests.helpers.zoo import LINE
@@ -71,14 +72,19 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "_RETRY_SECONDS", 0.01)
 
 
+def by_size(**bounds: int) -> Pacing:
+    """Batches end by their size, or with what the topic has."""
+    return Pacing(1e9, 1e9, draining=True, **bounds)
+
+
 @contextmanager
 def reading(
     broker: Broker,
     starts: dict[int, int],
-    limits: Limits = Limits(),  # noqa: B008
+    pacing: Pacing | None = None,
     made: Callable[[], Decoder] = decoder,
 ) -> Iterator[BatchReader]:
-    found = BatchReader(broker.connect, made(), starts, limits)
+    found = BatchReader(broker.connect, made(), starts, pacing or by_size())
     found.start()
     try:
         yield found
@@ -108,7 +114,7 @@ def offsets(batch: Batch) -> list[tuple[int, int]]:
 
 def test_an_idle_topic_lands_at_once() -> None:
     broker = Broker([polled(block([LINE], 5), block([LINE], 2, partition=1))])
-    with reading(broker, {0: 5, 1: 2}, Limits(seconds=1e9)) as found:
+    with reading(broker, {0: 5, 1: 2}, by_size()) as found:
         batch = take(found)
         assert batch.ranges == {0: Range(5, 6), 1: Range(2, 3)}
         assert offsets(batch) == [(0, 5), (1, 2)]
@@ -121,7 +127,7 @@ def test_batches_follow_each_other_without_a_gap(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reader_module, "_GATHER_RECORDS", 1)
     steps = [polled(*(block([LINE] * 3, o) for o in range(s, s + 2))) for s in range(0, 20, 2)]
     broker = Broker(steps)
-    with reading(broker, {0: 0, 1: 9}, Limits(rows=7, seconds=1e9)) as found:
+    with reading(broker, {0: 0, 1: 9}, by_size(rows=7)) as found:
         seen: list[tuple[int, int]] = []
         at = 0
         while at < 20:
@@ -137,7 +143,7 @@ def test_batches_follow_each_other_without_a_gap(monkeypatch: pytest.MonkeyPatch
 def test_a_batch_is_closed_when_it_has_bytes_enough() -> None:
     large = [strange(b"x" * 600, o) for o in range(6)]
     broker = Broker([polled(record) for record in large])
-    with reading(broker, {0: 0}, Limits(bytes=1000, seconds=1e9)) as found:
+    with reading(broker, {0: 0}, by_size(bytes_=1000)) as found:
         first = take(found)
     assert 1000 <= first.bytes <= 1800
 
@@ -152,7 +158,7 @@ def test_records_of_many_small_polls_are_decoded_together() -> None:
 
     broker = Broker([polled(block([LINE], o)) for o in range(50)])
     made = Counting("7f6c2f6e-6b0e-4a9b-8c64-3f1f3a1f6d10", decoder()._sources)
-    with reading(broker, {0: 0}, Limits(seconds=1e9), lambda: made) as found:
+    with reading(broker, {0: 0}, by_size(), lambda: made) as found:
         assert offsets(take(found)) == [(0, o) for o in range(50)]
     assert [n for n in calls if n] == [50]
 
@@ -170,7 +176,7 @@ def test_markers_of_transactions_move_the_offsets() -> None:
 def test_a_broker_that_goes_away_is_waited_for() -> None:
     away = BrokerUnavailableError("away")
     broker = Broker([polled(block([LINE], 0)), away, away, polled(block([LINE], 1))])
-    with reading(broker, {0: 0}, Limits(seconds=1e9)) as found:
+    with reading(broker, {0: 0}, by_size()) as found:
         seen = offsets(take(found))
         if len(seen) == 1:
             seen += offsets(take(found))
@@ -197,7 +203,7 @@ def test_what_kafka_deleted_is_a_gap_on_record(away: bool) -> None:
             return original()
 
         broker.connect = connect  # type: ignore[method-assign]
-    with reading(broker, {0: 0, 1: 3}, Limits(seconds=1e9)) as found:
+    with reading(broker, {0: 0, 1: 3}, by_size()) as found:
         batches = [take(found)]
         while batches[-1].ranges[0].end < 41:
             batches.append(take(found))
@@ -217,7 +223,7 @@ def test_a_log_that_ends_before_what_has_landed_is_an_error_not_a_loop() -> None
 
 def test_an_unexpected_error_comes_out_of_next() -> None:
     broker = Broker([polled(block([LINE], 0)), RuntimeError("a bug")])
-    quiet = Limits(seconds=1e9)
+    quiet = by_size()
     with reading(broker, {0: 0}, quiet) as found, pytest.raises(RuntimeError, match="a bug"):
         found.next(timeout=30)
 
@@ -225,7 +231,7 @@ def test_an_unexpected_error_comes_out_of_next() -> None:
 def test_reading_waits_while_nobody_takes() -> None:
     """Back-pressure: one batch is waiting, one is open and full, the rest stays in Kafka."""
     broker = Broker([polled(block([LINE] * 5, o)) for o in range(1000)])
-    with reading(broker, {0: 0}, Limits(rows=5, seconds=1e9)) as found:
+    with reading(broker, {0: 0}, by_size(rows=5)) as found:
         first = take(found)
         second = take(found)
         assert len(broker.steps) > 900
@@ -234,7 +240,7 @@ def test_reading_waits_while_nobody_takes() -> None:
 
 def test_stopping_does_not_wait_for_anybody() -> None:
     broker = Broker([polled(block([LINE] * 5, o)) for o in range(100)])
-    with reading(broker, {0: 0}, Limits(rows=5)) as found:
+    with reading(broker, {0: 0}, by_size(rows=5)) as found:
         take(found)
     assert not found._thread.is_alive()
     assert broker.closed == 1
@@ -256,7 +262,7 @@ def test_what_was_polled_is_counted_before_it_is_decoded() -> None:
     records = [block([LINE] * 3, 0), block([LINE] * 2, 1), strange(b"x", 4, partition=1)]
     made = Losing("7f6c2f6e-6b0e-4a9b-8c64-3f1f3a1f6d10", decoder()._sources)
     broker = Broker([polled(*records)])
-    with reading(broker, {0: 0, 1: 4, 2: 9}, Limits(seconds=1e9), lambda: made) as found:
+    with reading(broker, {0: 0, 1: 4, 2: 9}, by_size(), lambda: made) as found:
         batch = take(found)
     assert batch.counted == {0: (0, 5), 1: (1, 0)}
     assert len(batch.judged) == 4

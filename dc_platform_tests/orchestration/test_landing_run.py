@@ -12,10 +12,11 @@ import pytest
 
 from dc_platform.landing.commits import TableRows
 from dc_platform.landing.lander import Ended, Totals
+from dc_platform.landing.slots import Slot
 from dc_platform.orchestration import landing_run
 from dc_platform.orchestration.landing_run import LandingReport, LandingRun
 from dc_platform.registry.database import Database, migrate
-from dc_platform.registry.leases import LANDING_SLOT, Leases
+from dc_platform.registry.leases import Leases, landing_slot
 from dc_platform.settings import Settings
 from dc_platform_tests.helpers.landing import in_thread
 
@@ -25,8 +26,9 @@ STALE = 3.0
 class StandIn:
     """A lander that commits once, then waits to be stopped."""
 
-    def __init__(self, *_arguments: Any, **_more: Any) -> None:
+    def __init__(self, *_arguments: Any, slot: Slot, **_more: Any) -> None:
         self.totals = Totals(commits=1)
+        self.slot = slot
 
     last_commit_seconds = 0.0
 
@@ -62,17 +64,21 @@ def leases(settings: Settings) -> Iterator[Leases]:
 
 
 def start(
-    settings: Settings, report: Callable[[LandingReport], None], said: list[str] | None = None
+    settings: Settings,
+    report: Callable[[LandingReport], None],
+    said: list[str] | None = None,
+    *,
+    slot: int | None = None,
 ) -> tuple[threading.Thread, list[Any]]:
     said = [] if said is None else said
-    return in_thread(LandingRun(settings, "a", log=said.append, report=report).run)
+    return in_thread(LandingRun(settings, "a", slot=slot, log=said.append, report=report).run)
 
 
-def hand_over(leases: Leases, seconds: float = 10.0) -> int:
+def hand_over(leases: Leases, seconds: float = 10.0, *, slot: int = 0) -> int:
     """Ask for the lease until it is given; gives the epoch."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        epoch = leases.acquire(LANDING_SLOT, "b")
+        epoch = leases.acquire(landing_slot(slot), "b")
         if epoch is not None:
             return epoch
         time.sleep(0.05)
@@ -92,7 +98,7 @@ def test_a_report_that_hangs_costs_neither_the_lease_nor_the_hand_over(
     try:
         assert reporting.wait(20)
         time.sleep(STALE + 1)
-        lease = leases.current(LANDING_SLOT)
+        lease = leases.current(landing_slot(0))
         assert lease is not None
         assert lease.owner == "a"
         assert hand_over(leases) == 2
@@ -131,10 +137,45 @@ def test_the_lease_is_renewed_until_the_last_commit_is_done(
     monkeypatch.setattr(StandIn, "last_commit_seconds", STALE + 2)
     thread, _result = start(settings, lambda report: None)
     deadline = time.monotonic() + 20
-    while leases.current(LANDING_SLOT) is None and time.monotonic() < deadline:
+    while leases.current(landing_slot(0)) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     begun = time.monotonic()
     hand_over(leases, seconds=20)
     # Not before: until then "a" was at its commit.
     assert time.monotonic() - begun > STALE + 1.5
     thread.join(30)
+
+
+def test_each_slot_has_a_lease_and_is_handed_over_alone(settings: Settings, leases: Leases) -> None:
+    settings = settings.model_copy(update={"landing_slots": 3})
+    reports: list[LandingReport] = []
+    runs = [start(settings, reports.append, slot=slot) for slot in range(3)]
+    deadline = time.monotonic() + 20
+    while len(leases.landing()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert hand_over(leases, slot=1) == 2
+    runs[1][0].join(30)
+    assert runs[1][1][0].ended == "handed over to run b"
+    assert runs[1][1][0].slot == Slot(1, 3)
+    owners = {slot: lease.owner for slot, lease in leases.landing().items()}
+    assert owners == {0: "a", 1: "b", 2: "a"}
+    for slot in (0, 2):
+        hand_over(leases, slot=slot)
+        runs[slot][0].join(30)
+
+
+def test_a_run_without_a_slot_takes_a_free_one_or_the_one_that_was_held_longest(
+    settings: Settings, leases: Leases
+) -> None:
+    settings = settings.model_copy(update={"landing_slots": 3})
+
+    def chosen() -> int:
+        return LandingRun(settings, "x", log=print, report=lambda _: None).slot.number
+
+    assert chosen() == 0
+    for slot in (2, 0):
+        leases.acquire(landing_slot(slot), f"run-{slot}")
+        time.sleep(0.02)
+    assert chosen() == 1
+    leases.acquire(landing_slot(1), "run-1")
+    assert chosen() == 2

@@ -11,8 +11,9 @@ import pytest
 from dagster._core.test_utils import instance_for_test
 
 from dc_platform.orchestration import sensor
-from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY, landing_job
-from dc_platform.registry.leases import LANDING_SLOT, Lease
+from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY, SLOT_TAG, landing_job
+from dc_platform.registry.leases import Lease, landing_slot
+from dc_platform.settings import Settings
 
 STARTING, STARTED = dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED
 CANCELING = dg.DagsterRunStatus.CANCELING
@@ -28,6 +29,8 @@ class World:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance = instance
         self.lease: Lease | None = None
+        # Of the slots after the first.
+        self.others: dict[int, Lease] = {}
         self.lag_records = 1
         self.cursor: str | None = None
 
@@ -38,21 +41,32 @@ class World:
         *,
         job: str = landing_job.name,
         assets: frozenset[dg.AssetKey] | None = None,
+        slot: int | None = 0,
     ) -> None:
+        tags = {} if slot is None else {SLOT_TAG: str(slot)}
         self.instance.add_run(
-            dg.DagsterRun(job_name=job, run_id=run_id, status=status, asset_selection=assets)
+            dg.DagsterRun(
+                job_name=job, run_id=run_id, status=status, asset_selection=assets, tags=tags
+            )
         )
 
     def owned_by(self, owner: str, *, alive: bool = True, held_seconds: float = 20.0) -> None:
-        self.lease = Lease(LANDING_SLOT, owner, 1, "here", 1, held_seconds, 0.5, None, alive)
+        self.lease = lease(0, owner, alive=alive, held_seconds=held_seconds)
 
     def tick(self) -> bool:
         """Whether a run is started."""
+        return bool(self.started())
+
+    def started(self) -> list[int]:
+        """The slots that a tick starts runs for."""
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
         result = sensor.landing_sensor(context)
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
-        return bool(result.run_requests)
+        requests = result.run_requests or []
+        configs = [r.run_config["ops"]["bronze__events"]["config"]["slot"] for r in requests]
+        assert [r.tags[SLOT_TAG] for r in requests] == [str(slot) for slot in configs]
+        return configs
 
     def status(self, run_id: str) -> dg.DagsterRunStatus:
         run = self.instance.get_run_by_id(run_id)
@@ -61,12 +75,15 @@ class World:
 
     # --- what the sensor asks ---
 
-    def lag(self) -> tuple[int, int]:
-        return self.lag_records, 100
+    def look(self) -> sensor.Look:
+        return sensor.Look(dict.fromkeys(range(4), self.lag_records), dict.fromkeys(range(4), 25))
 
-    def last(self, slot: str) -> Lease | None:
-        assert slot == LANDING_SLOT
-        return self.lease
+    def landing(self) -> dict[int, Lease]:
+        return self.others | ({0: self.lease} if self.lease else {})
+
+
+def lease(slot: int, owner: str, *, alive: bool = True, held_seconds: float = 20.0) -> Lease:
+    return Lease(landing_slot(slot), owner, 1, "here", 1, held_seconds, 0.5, None, alive)
 
 
 @pytest.fixture
@@ -171,6 +188,49 @@ def test_an_old_run_gets_a_successor_while_events_come(world: World) -> None:
 def test_the_cursor_of_an_earlier_version_is_understood(world: World) -> None:
     world.cursor = json.dumps({"end": 100, "observed": 0})
     assert world.tick()
+
+
+@pytest.fixture
+def three_slots(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(sensor, "settings", lambda: Settings(landing_slots=3))
+    return world
+
+
+def test_each_unmanned_slot_gets_a_run(three_slots: World) -> None:
+    assert three_slots.started() == [0, 1, 2]
+    three_slots.run("zero", STARTING, slot=0)
+    three_slots.others = {1: lease(1, "one")}
+    assert three_slots.started() == [2]
+    three_slots.others |= {2: lease(2, "two", alive=False)}
+    three_slots.run("one", slot=1)
+    three_slots.run("two", slot=2)
+    assert three_slots.started() == [2]
+    assert (three_slots.status("one"), three_slots.status("two")) == (STARTED, FAILURE)
+
+
+def test_a_slot_without_partitions_gets_no_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensor, "settings", lambda: Settings(landing_slots=8))
+    assert world.started() == [0, 1, 2, 3]
+
+
+def test_a_run_by_hand_is_counted_for_the_first_free_slot(three_slots: World) -> None:
+    three_slots.owned_by("zero")
+    three_slots.run("by hand", job=ASSET_JOB, assets=frozenset({BRONZE_KEY}), slot=None)
+    assert three_slots.started() == [2]
+
+
+def test_old_runs_are_replaced_one_by_one(three_slots: World) -> None:
+    for slot, owner in enumerate(("zero", "one", "two")):
+        three_slots.run(owner, slot=slot)
+    three_slots.owned_by("zero", held_seconds=3600)
+    three_slots.others = {s: lease(s, o, held_seconds=3600) for s, o in ((1, "one"), (2, "two"))}
+    assert three_slots.started() == [0]
+    three_slots.run("zero again", STARTING, slot=0)
+    assert three_slots.started() == []
+    three_slots.owned_by("zero again")
+    assert three_slots.started() == [1]
 
 
 def test_the_limit_of_backfills_holds_from_the_first_on(tmp_path: Path) -> None:

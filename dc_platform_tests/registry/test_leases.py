@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from dc_platform.registry import leases as leases_module
 from dc_platform.registry.database import Database
-from dc_platform.registry.leases import Lease, Leases
+from dc_platform.registry.leases import Lease, Leases, landing_slot
 
 # What processes do does not depend on the database, but for SQLite's locks between them.
 ON_SQLITE = pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
@@ -142,6 +142,27 @@ def test_a_dead_owner_is_named_until_another_takes_the_lease(leases: Leases, clo
     # Who gave it up did not die.
     leases.release("0", "b", 2)
     assert leases.last("0") is None
+
+
+def test_the_leases_of_all_landing_slots(leases: Leases, clock: Clock) -> None:
+    assert leases.landing() == {}
+    for number in (10, 2, 0, 1):
+        leases.acquire(landing_slot(number), f"run-{number}")
+    leases.acquire("other", "somebody")
+    epoch = leases.acquire(landing_slot(3), "gone")
+    assert epoch is not None
+    leases.release(landing_slot(3), "gone", epoch)
+    clock.pass_seconds(30)
+    for number in (0, 10):
+        leases.renew(landing_slot(number), f"run-{number}", 1)
+    found = leases.landing()
+    assert list(found) == [0, 1, 2, 10]
+    assert {n: (lease.owner, lease.alive) for n, lease in found.items()} == {
+        0: ("run-0", True),
+        1: ("run-1", False),
+        2: ("run-2", False),
+        10: ("run-10", True),
+    }
 
 
 def test_the_same_owner_again_is_another_epoch(leases: Leases, clock: Clock) -> None:

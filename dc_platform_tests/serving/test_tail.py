@@ -69,7 +69,7 @@ def test_the_same_event_in_two_partitions_counts_once_while_one_of_them_has_land
 
 
 def test_counts_only_grow_while_events_arrive_and_land(tailed: Callable[..., Tailed]) -> None:
-    tail = tailed(landing_rows=20, landing_seconds=0.1)
+    tail = tailed(landing_file_mb=0.001, landing_freshness_seconds=0.1)
     tail.start()
     random = Random(1)
     stop, written = threading.Event(), set()
@@ -135,7 +135,8 @@ def test_a_full_tail_says_so_and_goes_on_when_events_have_landed(
     for start in range(0, 320, 40):
         tail.write(*range(start, start + 40), size=10 * LARGE)
     tail.tail.start()
-    wait_for(lambda: tail.tail.view is not None and spill_files(tail))
+    # The files are there a moment before the view that has them.
+    wait_for(lambda: tail.tail.view is not None and tail.tail.view.chunks and spill_files(tail))
     with polled(tail) as seen:
         full = tail.tail.view
         assert full is not None

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient
 
-from dc_platform.broker.client import ensure_topic
+from dc_platform.broker.client import RecordWriter, ensure_topic
 from dc_platform.broker.records import TopicInfo
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.landing.batch import Mask, is_valid
@@ -107,6 +107,34 @@ def test_a_topic_that_was_created_again_is_read_from_its_beginning(
     tail.land()
     assert tail.seen()[:2] == (13, 13)
     assert tail.seen().tail_rows == 0
+
+
+def test_partitions_that_are_added_are_read_beside_the_others(
+    kafka: LocalKafka, tailed: Callable[..., Tailed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tail keeps what it holds: with much in it, it would take long to read it anew."""
+    forgotten: list[int] = []
+    monkeypatch.setattr(tail_module.Tail, "_forget", lambda _: forgotten.append(1))
+    tail = tailed()
+    tail.start()
+    tail.write(1, 2)
+    tail.wait_count(2)
+    with polled(tail, every=0.05) as seen:
+        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        admin.create_partitions({tail.info.name: 3})
+        admin.close()
+        wait_for(lambda: tail.create_topic().partitions == 3)
+        tail.info = tail.create_topic()
+        # One that knows of it.
+        tail.writer.close()
+        tail.writer = RecordWriter(kafka.bootstrap, tail.info.name)
+        tail.write(3, 1, partition=2)
+        tail.wait_count(3)
+        tail.land()
+    assert {one.count for one in seen} == {2, 3}
+    assert tail.seen()[:2] == (3, 3)
+    assert tail.seen().tail_rows == 0
+    assert not forgotten
 
 
 def test_a_tail_that_begins_anew_hides_nothing(

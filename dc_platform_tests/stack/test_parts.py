@@ -29,7 +29,7 @@ def test_the_environment_ties_the_parts_together(
 ) -> None:
     monkeypatch.setenv("DCP_KAFKA_BOOTSTRAP", "elsewhere:9092")
     monkeypatch.setenv("DCP_TOPIC", "mine")
-    monkeypatch.setenv("DCP_LANDING_ROWS", "17")
+    monkeypatch.setenv("DCP_LANDING_SLOTS", "3")
     monkeypatch.setenv("DAGSTER_HOME", "/elsewhere")
     environment = part_environment(
         directory, stack_settings(directory), {**DEFAULT_PORTS, "kafka": 1234}
@@ -40,7 +40,7 @@ def test_the_environment_ties_the_parts_together(
     # The stack's own broker, whatever the caller's settings say; his other settings hold.
     assert environment["DCP_KAFKA_BOOTSTRAP"] == "127.0.0.1:1234"
     assert environment["DCP_TOPIC"] == "mine"
-    assert environment["DCP_LANDING_ROWS"] == "17"
+    assert environment["DCP_LANDING_SLOTS"] == "3"
     assert environment["DCP_STACK_ID"] == directory.stack_id
     assert environment["DAGSTER_HOME"] == f"{data}/dagster"
     assert environment["DAGSTER_SQLITE_DIR"] == f"{data}/dagster/storage"
