@@ -75,7 +75,7 @@ def cluster_id(bootstrap: str) -> str:
 
 
 def describe_topic(bootstrap: str, topic: str) -> TopicInfo | None:
-    """The topic as the broker knows it, or None when there is none of that name."""
+    """The topic as the broker knows it now, or None when there is none of that name."""
     with _translated("describe topic", bootstrap), _admin(bootstrap) as admin:
         cluster_id = admin.describe_cluster()["cluster_id"]
         found = admin.describe_topics([topic])[0]
@@ -147,11 +147,18 @@ class KafkaPythonReader:
 
     def poll(self, timeout_ms: int) -> Poll:
         """The records that arrive within `timeout_ms`; returns as soon as there are any."""
-        with _translated("poll", self._bootstrap):
-            polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
-            positions = {
-                tp.partition: int(self._consumer.position(tp, timeout_ms=5000)) for tp in polled
-            }
+        try:
+            with _translated("poll", self._bootstrap):
+                polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
+                positions = {
+                    tp.partition: int(self._consumer.position(tp, timeout_ms=5000)) for tp in polled
+                }
+        except OffsetsExpiredError:
+            # The offset may be another topic's, which the consumer does not know yet.
+            now = describe_topic(self._bootstrap, self.info.name)
+            if now is not None:
+                check_topic(self.info, now.topic_id, now.partitions)
+            raise
         self._check_topic()
         records = [_record(raw) for batch in polled.values() for raw in batch]
         return Poll(records, positions)

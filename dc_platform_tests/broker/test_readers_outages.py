@@ -52,6 +52,18 @@ def test_librdkafka_gives_no_record_of_a_topic_that_was_created_again_unseen(top
         reader_for(topic.bootstrap, topic.info, "librdkafka")
 
 
+def test_an_offset_of_a_topic_that_was_created_again_is_not_one_that_expired(
+    topic: Topic, client: KafkaClient
+) -> None:
+    topic.write(*[b"old"] * 3)
+    reader = topic.reader(client)
+    assert values(read_all(reader, {0: 0, 1: 0})) == [b"old"] * 3
+    topic.delete()
+    topic.create()
+    with pytest.raises(TopicChangedError, match="created again"):
+        wait_for(lambda: quiet(reader) and False)
+
+
 def test_added_partitions_are_noticed(topic: Topic, client: KafkaClient) -> None:
     reader = topic.reader(client)
     reader.assign({0: 0, 1: 0})
