@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dc_platform.broker.records import KafkaClient
 from dc_platform.errors import ConfigurationError
 
 
@@ -25,6 +26,12 @@ class Settings(BaseSettings):
     # --- where things are ---
     data_dir: Path = Field(Path(".dcp"), description="Directory of a local stack.")
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port,….")
+    kafka_client: KafkaClient = Field(
+        "auto",
+        description="What reads Kafka. `librdkafka` is an extra (`dc-platform[librdkafka]`) and takes"
+        " a sixth of the CPU time that `kafka-python` takes for a record; `auto` uses it where it is"
+        " installed.",
+    )
     topic: str = Field("events-raw", description="Kafka topic that is the write-ahead log.")
     topic_partitions: int = Field(
         4, ge=1, description="Partitions of the topic when the platform creates it."

@@ -17,6 +17,7 @@ LINES_CAP = 400
 EDGES = {
     "kafka": {"broker/client.py"},
     "aiokafka": {"broker/producer.py"},
+    "confluent_kafka": {"broker/librdkafka.py"},
     "deltalake": {"lake/"},
     "sqlalchemy": {"registry/"},
     "alembic": {"registry/"},

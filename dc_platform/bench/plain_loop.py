@@ -17,7 +17,8 @@ import duckdb
 import pyarrow as pa
 from deltalake import WriterProperties, write_deltalake
 
-from dc_platform.broker.client import RecordReader, describe_topic
+from dc_platform.broker.client import describe_topic
+from dc_platform.broker.reader import reader_for
 
 _CHUNK = 20_000
 _BATCH = 200_000
@@ -58,7 +59,7 @@ def drain(bootstrap: str, topic: str, uri: str, format_: str) -> tuple[int, floa
     """(events, seconds) of landing a whole topic."""
     info = describe_topic(bootstrap, topic)
     assert info is not None
-    reader = RecordReader(bootstrap, info)
+    reader = reader_for(bootstrap, info)
     connection = duckdb.connect(config={"threads": 1})
     connection.execute("set TimeZone = 'UTC'")
     begun = time.monotonic()

@@ -1,5 +1,6 @@
 """The Kafka edge: the only package that imports a Kafka client.
 
-`client` reads and administers (kafka-python), `producer` is the gateway's way in (aiokafka, because
-it measured twice as fast for single events inside an event loop), `records` is what they exchange.
+`reader` gives what reads: `librdkafka` (confluent-kafka) where it is installed, else `client`
+(kafka-python), which administers, too. `producer` is the gateway's way in (aiokafka, because it
+measured twice as fast for single events inside an event loop), `records` is what they exchange.
 """

@@ -1,4 +1,4 @@
-"""Reading and administering Kafka, with kafka-python.
+"""Reading, writing and administering Kafka, with kafka-python.
 
 Partitions are assigned by hand: there is no consumer group, so no rebalance can move a partition,
 and no committed offset can contradict the Delta log.
@@ -14,6 +14,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import (
+    CorruptRecordError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
@@ -21,17 +22,18 @@ from kafka.errors import (
 )
 from kafka.partitioner.default import murmur2
 
-from dc_platform.broker.records import Poll, Record, TopicInfo
-from dc_platform.errors import (
-    BrokerUnavailableError,
-    ConfigurationError,
-    OffsetsExpiredError,
-    TopicChangedError,
+from dc_platform.broker.records import (
+    MAX_RECORD_BYTES,
+    NO_HEADERS,
+    Poll,
+    Record,
+    TopicInfo,
+    check_topic,
 )
+from dc_platform.errors import BrokerUnavailableError, ConfigurationError, OffsetsExpiredError
 
-# A block of the gateway has at most 1,000 events or 1 MiB, a rejected body up to 10 MiB.
-MAX_RECORD_BYTES = 16 * 2**20
 _FETCH_BYTES = 4 * 2**20
+_CONNECT_MS = 5000
 TOPIC_CONFIG = {
     # The broker's clock, not the producer's: verdicts on strangers' records depend on it.
     "message.timestamp.type": "LogAppendTime",
@@ -45,6 +47,11 @@ def _translated(what: str, bootstrap: str) -> Iterator[None]:
         yield
     except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
         raise OffsetsExpiredError(f"{what}: {error}") from error
+    except CorruptRecordError as error:
+        raise BrokerUnavailableError(
+            f"{what}: a record of Kafka at {bootstrap} cannot be read ({error}): librdkafka may read"
+            " it: pip install 'dc-platform[librdkafka]'"
+        ) from error
     except (KafkaError, OSError) as error:
         raise BrokerUnavailableError(
             f"{what}: Kafka at {bootstrap} failed ({type(error).__name__}: {error});"
@@ -54,7 +61,7 @@ def _translated(what: str, bootstrap: str) -> Iterator[None]:
 
 @contextmanager
 def _admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
-    client = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=5000)
+    client = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=_CONNECT_MS)
     try:
         yield client
     finally:
@@ -68,7 +75,7 @@ def cluster_id(bootstrap: str) -> str:
 
 
 def describe_topic(bootstrap: str, topic: str) -> TopicInfo | None:
-    """The topic as the broker knows it, or None when there is none of that name."""
+    """The topic as the broker knows it now, or None when there is none of that name."""
     with _translated("describe topic", bootstrap), _admin(bootstrap) as admin:
         cluster_id = admin.describe_cluster()["cluster_id"]
         found = admin.describe_topics([topic])[0]
@@ -101,12 +108,8 @@ def partition_of(source_id: str, partitions: int) -> int:
     return int((murmur2(source_id.encode()) & 0x7FFFFFFF) % partitions)
 
 
-class RecordReader:
-    """Reads assigned partitions of one topic from given offsets, in offset order.
-
-    `read_committed`: records of open or aborted transactions are never seen. A topic that is no
-    longer `info` is an error, never read on: offsets of another topic mean nothing. Not thread-safe.
-    """
+class KafkaPythonReader:
+    """A `RecordReader`."""
 
     def __init__(self, bootstrap: str, info: TopicInfo, *, max_records: int = 2_000) -> None:
         self.info = info
@@ -128,7 +131,7 @@ class RecordReader:
                 reconnect_backoff_max_ms=1000,
                 # How soon more partitions, or another topic of this name, are noticed.
                 metadata_max_age_ms=5000,
-                bootstrap_timeout_ms=5000,
+                bootstrap_timeout_ms=_CONNECT_MS,
                 metrics_enabled=False,
             )
 
@@ -144,11 +147,18 @@ class RecordReader:
 
     def poll(self, timeout_ms: int) -> Poll:
         """The records that arrive within `timeout_ms`; returns as soon as there are any."""
-        with _translated("poll", self._bootstrap):
-            polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
-            positions = {
-                tp.partition: int(self._consumer.position(tp, timeout_ms=5000)) for tp in polled
-            }
+        try:
+            with _translated("poll", self._bootstrap):
+                polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
+                positions = {
+                    tp.partition: int(self._consumer.position(tp, timeout_ms=5000)) for tp in polled
+                }
+        except OffsetsExpiredError:
+            # The offset may be another topic's, which the consumer does not know yet.
+            now = describe_topic(self._bootstrap, self.info.name)
+            if now is not None:
+                check_topic(self.info, now.topic_id, now.partitions)
+            raise
         self._check_topic()
         records = [_record(raw) for batch in polled.values() for raw in batch]
         return Poll(records, positions)
@@ -186,23 +196,16 @@ class RecordReader:
         # The consumer goes by the name alone, and has no public way to the id. It asks for metadata
         # when a fetch finds no topic; one that was made anew between two fetches shows up later.
         cluster = self._consumer._cluster
-        topic_id = cluster.topic_id(self.info.name)
-        if topic_id is not None and str(topic_id) != self.info.topic_id:
-            raise TopicChangedError(
-                f"topic {self.info.name!r} was deleted and created again: it was"
-                f" {self.info.topic_id}, now it is {topic_id}"
-            )
-        if len(cluster.partitions_for_topic(self.info.name) or ()) > self.info.partitions:
-            raise TopicChangedError(
-                f"topic {self.info.name!r} has more than its {self.info.partitions} partitions"
-            )
+        topic_id = str(cluster.topic_id(self.info.name) or self.info.topic_id)
+        partitions = len(cluster.partitions_for_topic(self.info.name) or ())
+        check_topic(self.info, topic_id, partitions)
 
 
 def _record(raw: Any) -> Record:
     # Of several headers with one name the first counts, as in Trino's view of them.
-    headers: dict[str, bytes] = {}
-    for name, value in raw.headers or ():
-        headers.setdefault(name, value or b"")
+    headers = NO_HEADERS
+    if raw.headers:
+        headers = {name: value or b"" for name, value in reversed(raw.headers)}
     return Record(raw.partition, raw.offset, raw.timestamp, raw.key, headers, raw.value or b"")
 
 
@@ -221,7 +224,7 @@ class RecordWriter:
                 max_request_size=MAX_RECORD_BYTES,
                 batch_size=2**19,
                 linger_ms=5,
-                bootstrap_timeout_ms=5000,
+                bootstrap_timeout_ms=_CONNECT_MS,
                 metrics_enabled=False,
             )
 

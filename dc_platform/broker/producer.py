@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from dc_platform.broker.client import MAX_RECORD_BYTES
+from dc_platform.broker.records import MAX_RECORD_BYTES
 from dc_platform.errors import BrokerUnavailableError
 
 log = logging.getLogger(__name__)

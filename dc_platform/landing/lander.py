@@ -23,8 +23,9 @@ from tenacity import (
     wait_exponential,
 )
 
-from dc_platform.broker.client import RecordReader, ensure_topic
-from dc_platform.broker.records import TopicInfo
+from dc_platform.broker.client import ensure_topic
+from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import RecordReader, TopicInfo
 from dc_platform.decode.columns import AnySource, KnownSources
 from dc_platform.decode.decoder import Decoder
 from dc_platform.decode.strangers import Policy
@@ -261,7 +262,8 @@ class Lander:
         return {p: offset for p, offset in offsets.items() if self.slot.has(p)}
 
     def _connect(self) -> RecordReader:
-        return RecordReader(self._settings.kafka_bootstrap, self.info)
+        settings = self._settings
+        return reader_for(settings.kafka_bootstrap, self.info, settings.kafka_client)
 
     def _prepare(self) -> dict[int, int]:
         """Find where to begin, and land from bronze what Kafka has already deleted."""

@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from dc_platform.broker.client import RecordReader
-from dc_platform.broker.records import Poll, Record
+from dc_platform.broker.records import Poll, Record, RecordReader
 from dc_platform.decode.blocks import GROUP_BYTES
 from dc_platform.decode.decoder import Decoder, concat, in_address_order
 from dc_platform.errors import (

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from dc_platform.broker.client import RecordReader, ensure_topic
-from dc_platform.broker.records import TopicInfo
+from dc_platform.broker.client import ensure_topic
+from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import RecordReader, TopicInfo
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import PlatformError, TopicChangedError
 from dc_platform.lake.store import Lake
@@ -99,7 +100,9 @@ class _Gauge:
                 partitions=configured.topic_partitions,
                 replication=configured.topic_replication,
             )
-            self._reader = RecordReader(configured.kafka_bootstrap, self._info)
+            self._reader = reader_for(
+                configured.kafka_bootstrap, self._info, configured.kafka_client
+            )
         if self._silver is None:
             lake = Lake(configured.lake)
             lake.ensure(SILVER_EVENTS)

@@ -11,8 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
-from dc_platform.broker.client import RecordReader
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Record, RecordReader
 from dc_platform.errors import BrokerUnavailableError
 
 log = logging.getLogger(__name__)

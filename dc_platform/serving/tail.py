@@ -20,8 +20,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from dc_platform.broker.client import RecordReader, ensure_topic
-from dc_platform.broker.records import Poll, TopicInfo
+from dc_platform.broker.client import ensure_topic
+from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import Poll, RecordReader, TopicInfo
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import (
     BrokerUnavailableError,
@@ -169,7 +170,7 @@ class Tail:
             self._decoder = decoder_for(settings, info, self._sources)
         self.info = info
         self._border = self._read_border(info)
-        reader = RecordReader(settings.kafka_bootstrap, info)
+        reader = reader_for(settings.kafka_bootstrap, info, settings.kafka_client)
         try:
             self._positions = {
                 p: max(begin, self._border[p], self._positions.get(p, 0))

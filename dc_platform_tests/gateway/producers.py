@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from dc_platform.broker.client import MAX_RECORD_BYTES
+from dc_platform.broker.records import MAX_RECORD_BYTES
 from dc_platform.contracts import blocks
 from dc_platform.errors import BrokerUnavailableError
 

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from dc_platform.broker.client import MAX_RECORD_BYTES
+from dc_platform.broker.records import MAX_RECORD_BYTES
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import Rejected
 from dc_platform.contracts.reasons import Reason

@@ -12,8 +12,10 @@ import psutil
 import pytest
 from kafka import KafkaAdminClient
 
-from dc_platform.broker.client import MAX_RECORD_BYTES, RecordReader, ensure_topic
+from dc_platform.broker.client import ensure_topic
 from dc_platform.broker.producer import BlockProducer
+from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import MAX_RECORD_BYTES
 from dc_platform.errors import BrokerUnavailableError
 from dc_platform.stack.kafka import LocalKafka
 from dc_platform_tests.gateway.producers import FakeProducer, Sent
@@ -49,7 +51,7 @@ class RealBroker:
 
     def read(self, count: int) -> list[Sent]:
         """What a consumer sees, in the order of each partition; waits for so many records."""
-        reader = RecordReader(self._bootstrap, self._info)
+        reader = reader_for(self._bootstrap, self._info)
         reader.assign(dict.fromkeys(range(PARTITIONS), 0))
         found: list[Sent] = []
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from dc_platform.broker.client import RecordReader, RecordWriter, ensure_topic
+from dc_platform.broker.client import RecordWriter, ensure_topic
+from dc_platform.broker.reader import reader_for
 from dc_platform.broker.records import Record, TopicInfo
 from dc_platform.landing.batch import Batch, Range
 from dc_platform.landing.commits import Committer
@@ -89,7 +90,7 @@ class Tailed(Served):
 
     def ends(self) -> dict[int, int]:
         """Partition → end of the log."""
-        reader = RecordReader(self.settings.kafka_bootstrap, self.info)
+        reader = reader_for(self.settings.kafka_bootstrap, self.info)
         try:
             return reader.end_offsets()
         finally:
@@ -122,7 +123,7 @@ class Tailed(Served):
         self.follow(landed.silver_version)
 
     def _records(self, partition: int, start: int, end: int) -> list[Record]:
-        reader = RecordReader(self.settings.kafka_bootstrap, self.info)
+        reader = reader_for(self.settings.kafka_bootstrap, self.info)
         reader.assign({partition: start})
         found: list[Record] = []
         wait_for(lambda: found.extend(reader.poll(500).records) or len(found) >= end - start)

@@ -9,18 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaConsumer
 
 from dc_platform.broker.client import (
-    MAX_RECORD_BYTES,
-    RecordReader,
     RecordWriter,
     cluster_id,
     describe_topic,
     ensure_topic,
 )
-from dc_platform.broker.records import TopicInfo
-from dc_platform.errors import FatalError, TopicChangedError
+from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import MAX_RECORD_BYTES, TopicInfo
+from dc_platform.errors import FatalError
 from dc_platform.stack.kafka import LocalKafka
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
@@ -48,7 +47,7 @@ def write(kafka: LocalKafka, records: list[bytes]) -> TopicInfo:
 
 
 def read(kafka: LocalKafka, info: TopicInfo, count: int) -> list[bytes]:
-    reader = RecordReader(kafka.bootstrap, info)
+    reader = reader_for(kafka.bootstrap, info)
     reader.assign({0: 0})
     found: list[bytes] = []
     wait_for(lambda: len(found.extend(r.value for r in reader.poll(500).records) or found) >= count)
@@ -98,28 +97,6 @@ def test_configuration(kafka: LocalKafka) -> None:
             pass
         assert "Kafka Server started" in kafka.log.read_text()
         assert (kafka.directory / "data" / "events-0").is_dir()
-
-
-def test_a_topic_that_is_another_one_is_not_read_on(kafka: LocalKafka) -> None:
-    with kafka:
-        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-        old = RecordReader(kafka.bootstrap, write(kafka, RECORDS[:3]))
-        old.assign({0: 3})
-        admin.delete_topics(["events"])
-        # As readers do that live on: who was not there learns of it with the next metadata.
-        assert not old.poll(500).records
-        new = RecordReader(kafka.bootstrap, write(kafka, RECORDS))
-        # The new topic has records at the old one's offsets.
-        with pytest.raises(TopicChangedError, match="created again"):
-            wait_for(lambda: old.poll(500).records)
-        with pytest.raises(TopicChangedError, match="created again"):
-            old.end_offsets()
-        assert new.end_offsets() == {0: len(RECORDS), 1: 0}
-        admin.create_partitions({"events": 3})
-        with pytest.raises(TopicChangedError, match="more than its 2 partitions"):
-            wait_for(lambda: new.end_offsets() and False)
-        for client in (old, new, admin):
-            client.close()
 
 
 def test_an_id_that_looks_like_an_option_is_an_id(
