@@ -15,7 +15,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,6 +51,7 @@ from dc_platform.landing.batch import (
 )
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
+from dc_platform.points import Point, Reached, unarmed
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,8 @@ class Committer:
         identity_memory_mb: int,
         owner: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        reached: Callable[[str], None] = lambda point: None,
+        reached: Reached = unarmed,
+        writers: Executor | None = None,
     ) -> None:
         for spec in TABLES:
             lake.ensure(spec)
@@ -118,7 +120,7 @@ class Committer:
             files=self._identity_files,
         )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
-        self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        self._writers = writers or ThreadPoolExecutor(2, thread_name_prefix="parquet")
         # Of partitions that never landed: where Kafka began when they were met.
         self._met_at: dict[int, int] = {}
         self.refresh()
@@ -172,16 +174,17 @@ class Committer:
             if len(silver)
             else None
         )
-        self._reached("before bronze")
+        self._reached(Point.BEFORE_BRONZE)
         self._land_bronze(batch, processed_at)
-        self._reached("after bronze")
+        self._reached(Point.AFTER_BRONZE)
         if not valid.all():
             self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
-            self._reached("after quarantine")
+            self._reached(Point.AFTER_QUARANTINE)
         file = writing.result() if writing else None
         landed = self._land_silver(batch, silver, keys, file, processed_at)
-        self._reached("after silver")
+        self._reached(Point.AFTER_SILVER)
         self._publish_border()
+        self._reached(Point.BORDER_PUBLISHED)
         return Landed(
             received=len(judged),
             landed=landed,
@@ -211,8 +214,9 @@ class Committer:
             if self._met_at.get(partition)
         ]
         if gaps:
+            self._reached(Point.BEFORE_GAPS)
             record_gaps(self._lake, gaps, at)
-            self._reached("gaps recorded")
+            self._reached(Point.GAPS_RECORDED)
         for partition in batch.ranges:
             self._met_at.pop(partition, None)
 
@@ -234,7 +238,7 @@ class Committer:
             if len(rows):
                 table = bronze_rows(rows, processed_at)
                 files = [self._write(BRONZE_EVENTS, table, processed_at)]
-            self._reached("bronze written")
+            self._reached(Point.BRONZE_WRITTEN)
             if self._commit(self._bronze, BRONZE_EVENTS, files, ahead, batch, exact=False):
                 return
             self._check_silver_unmoved()
@@ -256,7 +260,7 @@ class Committer:
             if len(rows):
                 table = quarantine_rows(rows, processed_at)
                 files = [self._write(SILVER_QUARANTINE, table, processed_at)]
-            self._reached("quarantine written")
+            self._reached(Point.QUARANTINE_WRITTEN)
             # Where a crashed run left the table ahead of this batch, its offset stays.
             ends = {p: max(r.end, done[p] or 0) for p, r in batch.ranges.items()}
             if self._commit(self._quarantine, SILVER_QUARANTINE, files, ends, batch, exact=True):
@@ -269,7 +273,9 @@ class Committer:
 
     def _write_silver(self, rows: pa.Table, keys: Keys, processed_at: datetime) -> DataFile:
         file = self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
+        self._reached(Point.SILVER_FILE)
         self._identity_files.write(file.path, *keys, scopes_of(rows))
+        self._reached(Point.IDENTITY_FILE)
         return file
 
     def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
@@ -287,9 +293,10 @@ class Committer:
         for _ in range(_CONFLICT_RETRIES):
             if self._silver.version != self._snapshot.version:
                 rows, keys, file = self._without_newcomers(rows, keys, file, processed_at)
-            self._reached("silver written")
+            self._reached(Point.SILVER_WRITTEN)
             files = [file] if file else []
             if self._commit(self._silver, SILVER_EVENTS, files, ends, batch, exact=True):
+                self._reached(Point.SILVER_COMMITTED)
                 self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
                 self._snapshot = self._silver.snapshot()
                 self._offsets.update(ends)

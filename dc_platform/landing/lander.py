@@ -32,6 +32,7 @@ from dc_platform.landing.batch import Batch
 from dc_platform.landing.commits import Committer, Landed, TableRows
 from dc_platform.landing.reader import BatchReader, Limits
 from dc_platform.landing.rebuild import replay_bronze
+from dc_platform.points import Point, Reached, armed
 from dc_platform.registry.sources import SourceHistory, Sources
 from dc_platform.settings import Settings
 
@@ -94,10 +95,10 @@ class Lander:
         *,
         sources: Sources | None,
         owner: str,
-        reached: Callable[[str], None] = lambda point: None,
+        reached: Reached | None = None,
     ) -> None:
         self._settings = settings
-        self._reached = reached
+        self._reached = reached or armed(settings.crash_at)
         self.info = ensure_topic(
             settings.kafka_bootstrap,
             settings.topic,
@@ -111,7 +112,7 @@ class Lander:
             list(range(self.info.partitions)),
             identity_memory_mb=settings.identity_memory_mb,
             owner=owner,
-            reached=reached,
+            reached=self._reached,
         )
         self._decoder = decoder_for(settings, self.info, sources)
         self.totals = Totals()
@@ -193,6 +194,7 @@ class Lander:
             reader.close()
         self._committer.begin(begins)
         for batch in replay_bronze(self.lake, self.info, self._committer, kafka_begins=begins):
+            self._reached(Point.BRONZE_READ)
             self.totals.add(batch, self._land(batch))
         return ends
 

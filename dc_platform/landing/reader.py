@@ -25,6 +25,7 @@ from dc_platform.decode.decoder import Decoder, concat, in_address_order
 from dc_platform.errors import BrokerUnavailableError, FatalError, OffsetsExpiredError
 from dc_platform.landing.batch import Batch, Gap, Range
 from dc_platform.landing.counted import Counts
+from dc_platform.points import Point, Reached, unarmed
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class BatchReader:
         starts: Mapping[int, int],
         limits: Limits,
         *,
-        reached: Callable[[str], None] = lambda point: None,
+        reached: Reached = unarmed,
     ) -> None:
         self._connect = connect
         self._decoder = decoder
@@ -201,7 +202,7 @@ class BatchReader:
 
     def _take(self, poll: Poll) -> None:
         if poll.records:
-            self._reached("polled")
+            self._reached(Point.POLLED)
             self._open.add(poll.records)
             # Decoding a few records costs as much as decoding a few thousand: polls of small
             # records are gathered, but for the last ones of a batch.
@@ -213,8 +214,10 @@ class BatchReader:
         if not wait and self._batches.full():
             return
         self._open.decode(self._decoder)
+        self._reached(Point.DECODED)
         batch = self._open.close(self._empty)
         self._offer(batch)
+        self._reached(Point.HANDED_OVER)
         self._open = _Open(self._open.positions)
 
     def _offer(self, item: Batch | Exception) -> None:

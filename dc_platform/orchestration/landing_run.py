@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from dc_platform.errors import PlatformError
 from dc_platform.landing.commits import TableRows
 from dc_platform.landing.lander import Ended, Lander, Totals
+from dc_platform.points import Point, armed
 from dc_platform.registry.database import Database
 from dc_platform.registry.leases import LANDING_SLOT, Leases
 from dc_platform.registry.sources import Sources
@@ -70,11 +71,13 @@ class LandingRun:
     def run(self) -> LandingReport:
         """Land until handed over, stopped, idle or fenced. Raises what stopped the loop."""
         # Built before the lease is asked for: a hand-over then costs no start-up.
-        lander = Lander(self._settings, sources=self._sources, owner=self._owner)
+        reached = armed(self._settings.crash_at)
+        lander = Lander(self._settings, sources=self._sources, owner=self._owner, reached=reached)
         epoch = self._acquire()
         if epoch is None:
             lander.close()
             return LandingReport(Totals(), 0.0, None, ended="another run holds the lease")
+        reached(Point.LEASE_TAKEN)
         # Where the predecessor stopped is known only now.
         lander.refresh()
         begun = time.monotonic()
@@ -91,7 +94,9 @@ class LandingRun:
             # Reached by an interrupt too: the commit under way is finished, then the lease given up.
             self._stop.set()
             self._finish(thread, epoch)
+            reached(Point.BEFORE_RELEASE)
             self._leases.release(LANDING_SLOT, self._owner, epoch)
+            reached(Point.LEASE_RELEASED)
         if self._error is not None:
             raise self._error
         ended = why or (self._ended.value if self._ended else "stopped")
