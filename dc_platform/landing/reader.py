@@ -138,6 +138,8 @@ class BatchReader:
         self._stop = threading.Event()
         self._open = _Open(starts)
         self._empty = decoder.decode([])
+        self._client: RecordReader | None = None
+        self._expired: OffsetsExpiredError | None = None
         self._thread = threading.Thread(target=self._run, name="landing-reader", daemon=True)
 
     def start(self) -> None:
@@ -162,31 +164,33 @@ class BatchReader:
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        reader: RecordReader | None = None
-        expired: OffsetsExpiredError | None = None
         try:
             while not self._stop.is_set():
-                try:
-                    if reader is None:
-                        reader = self._connect()
-                        reader.assign(self._open.positions)
-                    if expired is not None:
-                        self._skip_gap(reader, expired)
-                        expired = None
-                    self._step(reader)
-                except OffsetsExpiredError as error:
-                    log.error("%s", error)
-                    expired = error
-                except BrokerUnavailableError as error:
-                    log.warning("%s", error)
-                    _close(reader)
-                    reader = None
-                    self._stop.wait(_RETRY_SECONDS)
+                self.turn()
         except Exception as error:
             log.exception("reading stopped")
             self._offer(error)
         finally:
-            _close(reader)
+            _close(self._client)
+
+    def turn(self) -> None:
+        """One poll, or one attempt to get over what the broker answered to the one before."""
+        try:
+            if self._client is None:
+                self._client = self._connect()
+                self._client.assign(self._open.positions)
+            if self._expired is not None:
+                self._skip_gap(self._client, self._expired)
+                self._expired = None
+            self._step(self._client)
+        except OffsetsExpiredError as error:
+            log.error("%s", error)
+            self._expired = error
+        except BrokerUnavailableError as error:
+            log.warning("%s", error)
+            _close(self._client)
+            self._client = None
+            self._stop.wait(_RETRY_SECONDS)
 
     def _step(self, reader: RecordReader) -> None:
         if self._open.full(self._limits):
