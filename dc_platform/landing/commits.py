@@ -206,6 +206,7 @@ class Committer:
 
     def _record_gaps(self, batch: Batch, at: datetime) -> None:
         """Before bronze, whose range covers the gap: after a crash in between nobody would know."""
+        self._check_gaps(batch)
         topic = self._info.topic_id
         gaps = [KnownGap(topic, p, start, end, EXPIRED) for p, start, end in batch.gaps]
         gaps += [
@@ -220,6 +221,16 @@ class Committer:
         for partition in batch.ranges:
             self._met_at.pop(partition, None)
 
+    def _check_gaps(self, batch: Batch) -> None:
+        """What Kafka deleted is not lost where bronze is ahead of silver: it is to be replayed."""
+        bronze = self.bronze_offsets if batch.gaps else {}
+        for partition, start, _ in batch.gaps:
+            if (bronze[partition] or 0) > start:
+                raise FencedError(
+                    f"bronze has partition {partition} up to {bronze[partition]}, Kafka no longer"
+                    f" has what begins at {start}: the next run lands it from bronze"
+                )
+
     def _fresh(self, index: IdentityIndex, keys: Keys, rows: pa.Table, snapshot: Snapshot) -> Mask:
         if not len(keys):
             return np.zeros(0, bool)
@@ -228,7 +239,9 @@ class Committer:
     # --- bronze: everything, once per address ---
 
     def _land_bronze(self, batch: Batch, processed_at: datetime) -> None:
-        for _ in range(_CONFLICT_RETRIES):
+        for attempt in range(_CONFLICT_RETRIES):
+            if attempt:
+                self._check_gaps(batch)
             done = {p: o for p, o in self.bronze_offsets.items() if o is not None}
             ahead = {p: r.end for p, r in batch.ranges.items() if r.end > done.get(p, -1)}
             if not ahead:

@@ -17,11 +17,14 @@ from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.decode.columns import AnySource, plain
 from dc_platform.decode.decoder import Decoder
+from dc_platform.errors import FencedError
+from dc_platform.lake.gaps import known_gaps
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing import rebuild
-from dc_platform.landing.batch import Batch, Range
+from dc_platform.landing.batch import Batch, Gap, Range
 from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze, replay_bronze
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import events
 from dc_platform_tests.helpers.landing import (
     INFO,
@@ -205,3 +208,23 @@ def test_what_another_topic_left_in_bronze_is_not_replayed(lake: Lake) -> None:
     [part] = replay(lake, {0: 5, 1: 0})
     assert len(part.judged) == 1
     assert LakeTable(lake, SILVER_EVENTS).snapshot().rows == 1
+
+
+def test_what_kafka_deletes_after_the_start_is_no_gap_where_bronze_has_it(lake: Lake) -> None:
+    """A run begins behind a bronze that is ahead, and retention passes its first poll."""
+    records = [
+        block([gateway_line(b'{"eventType":"t","payload":{"n":%d}}' % n)], n) for n in range(4)
+    ]
+    with pytest.raises(CrashError):
+        committer(lake, (0,), reached=crash_at(Point.AFTER_BRONZE)).land(batch(records[:3]))
+    run = committer(lake, (0,))
+    rest = batch(records[3:])
+    cut = Batch(rest.judged, {0: Range(0, 4)}, 0, gaps=[Gap(0, 0, 3)])
+    with pytest.raises(FencedError, match="from bronze"):
+        run.land(cut)
+    assert known_gaps(lake) == []
+    following = committer(lake, (0,))
+    for found in replay_bronze(lake, INFO, following, kafka_begins={0: 3}):
+        following.land(found)
+    following.land(rest)
+    assert_landed_once(lake, records)
