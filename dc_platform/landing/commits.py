@@ -39,6 +39,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import (
     Batch,
+    Gap,
     Mask,
     below,
     bronze_rows,
@@ -208,23 +209,22 @@ class Committer:
         """Before bronze, whose range covers the gap: after a crash in between nobody would know."""
         self._check_gaps(batch)
         topic = self._info.topic_id
-        gaps = [KnownGap(topic, p, start, end, EXPIRED) for p, start, end in batch.gaps]
-        gaps += [
-            KnownGap(topic, partition, 0, self._met_at[partition], BEFORE_FIRST)
-            for partition in batch.ranges
-            if self._met_at.get(partition)
-        ]
+        gaps = [KnownGap(topic, *gap, EXPIRED) for gap in batch.gaps]
+        gaps += [KnownGap(topic, *gap, BEFORE_FIRST) for gap in self._met_late(batch)]
         if gaps:
             self._reached(Point.BEFORE_GAPS)
             record_gaps(self._lake, gaps, at)
             self._reached(Point.GAPS_RECORDED)
-        for partition in batch.ranges:
-            self._met_at.pop(partition, None)
+
+    def _met_late(self, batch: Batch) -> list[Gap]:
+        """What Kafka no longer had when the partitions of a first batch were met."""
+        return [Gap(p, 0, self._met_at[p]) for p in batch.ranges if self._met_at.get(p)]
 
     def _check_gaps(self, batch: Batch) -> None:
         """What Kafka deleted is not lost where bronze is ahead of silver: it is to be replayed."""
-        bronze = self.bronze_offsets if batch.gaps else {}
-        for partition, start, _ in batch.gaps:
+        gaps = [*batch.gaps, *self._met_late(batch)]
+        bronze = self.bronze_offsets if gaps else {}
+        for partition, start, _ in gaps:
             if (bronze[partition] or 0) > start:
                 raise FencedError(
                     f"bronze has partition {partition} up to {bronze[partition]}, Kafka no longer"
@@ -313,6 +313,8 @@ class Committer:
                 self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
                 self._snapshot = self._silver.snapshot()
                 self._offsets.update(ends)
+                for partition in ends:
+                    self._met_at.pop(partition, None)
                 return len(rows)
             self._check_silver_unmoved()
         raise CommitConflictError("silver.events: too many conflicting commits; trying again later")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
@@ -25,8 +25,6 @@ from dc_platform_tests.helpers.records import (
     strange,
 )
 from dc_platform_tests.simulator.broker import SimBroker
-
-_UNIVERSE = 400
 
 
 class Item(NamedTuple):
@@ -48,12 +46,12 @@ def _timestamp(number: int) -> int | None:
     return None if number % 4 == 0 else NOW - number % 3 * HOUR
 
 
-@cache
+@lru_cache(2_000)
 def _line(number: int) -> bytes:
     return gateway_line(_text(number, source=False))
 
 
-@cache
+@lru_cache(2_000)
 def _text(number: int, *, source: bool) -> bytes:
     event = {"eventId": some_uuid(number), "eventType": "t", "payload": {"n": number}}
     if (timestamp := _timestamp(number)) is not None:
@@ -115,9 +113,10 @@ _KINDS: list[tuple[Callable[[list[int], Random], Sent], int]] = [
 class Client:
     """Sends events, and sends some of them again: to the same partition or to another."""
 
-    def __init__(self, broker: SimBroker, chance: Random) -> None:
+    def __init__(self, broker: SimBroker, chance: Random, *, transactions: bool = True) -> None:
         self._broker = broker
         self._chance = chance
+        self._transactions = transactions
         self._next = 0
         # Topic id → (partition, offset) → what Kafka has acknowledged there.
         self.acknowledged: dict[str, dict[tuple[int, int], list[Item]]] = {}
@@ -131,7 +130,7 @@ class Client:
             if chance.random() < 0.5:
                 self.end_transaction(partition)
                 return
-        elif chance.random() < 0.06:
+        elif self._transactions and chance.random() < 0.06:
             broker.begin_transaction(partition)
             self._pending[partition] = {}
         kinds, weights = zip(*_KINDS, strict=True)
@@ -165,7 +164,7 @@ class Client:
         size = self._chance.randint(1, 4)
         if self._next and self._chance.random() < 0.35:
             return [self._chance.randrange(self._next) for _ in range(size)]
-        numbers = [n % _UNIVERSE for n in range(self._next, self._next + size)]
+        numbers = list(range(self._next, self._next + size))
         self._next += size
         if self._chance.random() < 0.1:
             numbers.append(numbers[0])

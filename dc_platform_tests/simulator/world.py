@@ -91,17 +91,24 @@ class World:
         else:
             self._drain()
         if not self.report.problems:
-            topic_id = self.broker.info.topic_id
-            self.report.problems += audit.findings(
-                self.store, self.client, self.broker, overlapped=self.overlapped
-            )
-            if self.report.seed % 10 == 0 and not self.report.problems:
-                self.report.problems += audit.thorough(self.store, self.client, topic_id)
+            self.report.problems = self._findings()
         self.report.events = sum(
             len(items) for sent in self.client.acknowledged.values() for items in sent.values()
         )
         self._end_all()
         return self.report
+
+    def _findings(self) -> list[str]:
+        sent, lake = self.client.acknowledged, self.store.lake()
+        begins = {n: part.begin for n, part in enumerate(self.broker.partitions)}
+        living = audit.Living(self.broker.info, begins)
+        found = [
+            *audit.backwards(self.store),
+            *audit.findings(lake, sent, living, overlapped=self.overlapped),
+        ]
+        if self.report.seed % 10 == 0 and not found:
+            found += audit.own_audit(lake, topics=1 + self._topics)
+        return found
 
     def _chosen_moves(self) -> dict[Callable[[], None], float]:
         """What may happen in this story, with its weight: few kinds of faults make deep stories."""
