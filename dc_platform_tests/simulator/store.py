@@ -183,11 +183,18 @@ class SimDelta:
         return pa.Table.from_pylist(rows, schema=schema)
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
-        """Commits, newest first, up to this snapshot."""
+        """Commits, newest first: `limit` up to this snapshot, and all after it. As with delta-rs the
+        newest has the snapshot's version.
+        """
+        self._hooks.pause("history")
         if self._hooks.trouble("read"):
             raise DeltaError("the store is away")
-        entries = self._log.entries[self._version :: -1][:limit]
-        return [{**e.metadata, "version": e.version, "timestamp": e.timestamp} for e in entries]
+        oldest = 0 if limit is None else max(0, self._version + 1 - limit)
+        entries = self._log.entries[oldest:][::-1]
+        return [
+            {**entry.metadata, "version": self._version - place, "timestamp": entry.timestamp}
+            for place, entry in enumerate(entries)
+        ]
 
     def create_write_transaction(
         self,
@@ -220,6 +227,8 @@ class SimDelta:
             raise CommitFailedError("a newer version exists")
         if any(txns.keys() & entry.txns.keys() for entry in newer):
             raise CommitFailedError("Concurrent transaction failed")
+        if any(entry.removes for entry in newer):
+            raise CommitFailedError("a concurrent transaction deleted data this operation read")
         return Entry(
             len(self._log.entries),
             [a for a in actions if isinstance(a, AddAction)],
