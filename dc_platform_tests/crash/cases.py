@@ -6,7 +6,6 @@ A seed decides the records, their partitions, which time at the point it is, and
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from dc_platform_tests.crash.scene import Scene
 
 SEEDS = range(3)
 RECORDS = 4_500
-_PROCESS = ["-m", "dc_platform_tests.crash.process"]
+_PROCESS = ["dc_platform_tests.crash.process"]
 
 
 class Case(NamedTuple):
@@ -119,12 +118,12 @@ def _run(scene: Scene, seed: int, point: Point) -> None:
     first = scene.start([*_PROCESS, "run", "first"], {"DCP_CRASH_AT": str(point)})
     if point is not Point.LEASE_TAKEN:
         scene.wait_until_landed()
-        first.send_signal(signal.SIGTERM)
+        first.terminate()
     scene.wait(first, -signal.SIGKILL)
     scene.send(100)
     second = scene.start([*_PROCESS, "run", "second"], {})
     scene.wait_until_landed()
-    second.send_signal(signal.SIGTERM)
+    second.terminate()
     scene.wait(second, 0)
 
 
@@ -142,5 +141,4 @@ def _backfill(scene: Scene, seed: int, point: Point) -> None:
     for day in sorted(days):
         scene.expect([*_PROCESS, "backfill", day.isoformat()], 0)
     scene.send(50)
-    time.sleep(0)
     scene.land()

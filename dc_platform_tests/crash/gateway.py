@@ -28,7 +28,7 @@ def killed_gateway(scene: Scene, seed: int, point: Point) -> None:
     migrate(registry)
     _source, key = Sources(Database(registry)).create("sender", SourceType.APPLICATION)
     port = ports.choose(needed=("gateway",), remembered={}, auto=True)["gateway"]
-    command = ["-m", "dc_platform.gateway", "--port", str(port)]
+    command = ["dc_platform.gateway", "--port", str(port)]
     nth = 1 + seed * 9
     gateway = scene.start(command, {"DCP_CRASH_AT": f"{point}:{nth}"})
     requests = [_request(scene, number) for number in range(_REQUESTS)]
@@ -38,17 +38,15 @@ def killed_gateway(scene: Scene, seed: int, point: Point) -> None:
             for request in requests:
                 deadline = time.monotonic() + _PATIENCE_SECONDS
                 while not _accepted(client, port, request):
-                    assert time.monotonic() < deadline, (scene.directory / "log").read_text()[
-                        -3000:
-                    ]
-                    if gateway.poll() is not None:
-                        assert gateway.returncode == -signal.SIGKILL
+                    assert time.monotonic() < deadline, scene.said()
+                    if gateway.exitcode is not None:
+                        assert gateway.exitcode == -signal.SIGKILL, scene.said()
                         deaths += 1
                         gateway = scene.start(command, {})
                     time.sleep(0.05)
     finally:
         gateway.kill()
-        gateway.wait()
+        gateway.join()
     assert deaths == 1
     scene.environment["DCP_UNKNOWN_SOURCES"] = "quarantine"
     scene.land()

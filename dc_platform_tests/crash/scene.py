@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +16,13 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.points import Point
+from dc_platform_tests.crash.processes import Process, started
 from dc_platform_tests.simulator import audit
 from dc_platform_tests.simulator.broker import SimBroker
 from dc_platform_tests.simulator.client import Client
 
 _PATIENCE_SECONDS = 120
-_LAND = ["-m", "dc_platform.cli.main", "land", "--until-caught-up"]
+_LAND = ["dc_platform.cli.main", "land", "--until-caught-up"]
 
 
 class Scene:
@@ -94,35 +92,28 @@ class Scene:
         self, command: Sequence[str], code: int, more: Mapping[str, str] | None = None
     ) -> None:
         """Run a process of the platform, which must end in this way."""
-        ended = self.start(command, more or {})
-        self.wait(ended, code)
+        self.wait(self.start(command, more or {}), code)
 
-    def start(self, command: Sequence[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """A process of the platform; what it says is in `log`."""
-        with (self.directory / "log").open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, *command],
-                env={**os.environ, **self.environment, **more},
-                stdout=output,
-                stderr=output,
-            )
+    def start(self, command: Sequence[str], more: Mapping[str, str]) -> Process:
+        """`python -m …` with the environment of the scene; what it says is in `log`."""
+        return started(command, {**self.environment, **more}, self.directory / "log")
 
-    def wait(self, process: subprocess.Popen[bytes], code: int) -> None:
+    def wait(self, process: Process, code: int) -> None:
         """For its end."""
-        try:
-            found = process.wait(_PATIENCE_SECONDS)
-        finally:
-            process.kill()
-            process.wait()
-        said = (self.directory / "log").read_text(errors="replace")[-3000:]
-        assert found == code, f"ended with {found}, not {code}:\n{said}"
+        process.join(_PATIENCE_SECONDS)
+        found = process.exitcode
+        process.kill()
+        assert found == code, f"ended with {found}, not {code}:\n{self.said()}"
+
+    def said(self) -> str:
+        """The end of the log."""
+        return (self.directory / "log").read_text(errors="replace")[-3000:]
 
     def wait_until_landed(self) -> None:
         """Until silver stands where Kafka ends."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not self._landed():
-            said = (self.directory / "log").read_text(errors="replace")[-3000:]
-            assert time.monotonic() < deadline, said
+            assert time.monotonic() < deadline, self.said()
             time.sleep(0.1)
 
     def _landed(self) -> bool:
