@@ -150,6 +150,10 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level that is logged."
     )
+    crash_at: str = Field(
+        "",
+        description="For tests: the process kills itself there, point[:nth] (docs/reliability.md).",
+    )
 
     @field_validator("lake_uri")
     @classmethod

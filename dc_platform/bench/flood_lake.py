@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from dc_platform.bench.flood_figures import Commit
-from dc_platform.broker.client import RecordReader, describe_topic
+from dc_platform.broker.client import describe_topic
+from dc_platform.broker.reader import reader_for
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
@@ -25,7 +26,7 @@ class Backlog:
         info = describe_topic(bootstrap, topic)
         assert info is not None
         self._info = info
-        self._reader = RecordReader(bootstrap, info)
+        self._reader = reader_for(bootstrap, info)
         self._silver = LakeTable(lake, SILVER_EVENTS)
 
     def records(self) -> int:

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from dc_platform.broker.records import MAX_RECORD_BYTES
 from dc_platform.errors import BrokerUnavailableError
+from dc_platform.points import Point, Reached, unarmed
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,10 @@ _RECONNECT_SECONDS = 1.0
 class BlockProducer:
     """Sends blocks to one topic. Starts without a broker and connects as soon as there is one."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, *, reached: Reached = unarmed) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
+        self._reached = reached
         self._producer: AIOKafkaProducer | None = None
         self._partitions = 0
         self._connecting: asyncio.Task[None] | None = None
@@ -94,6 +96,7 @@ class BlockProducer:
             acknowledged = await producer.send(
                 self._topic, value=value, key=key, partition=partition, headers=list(headers)
             )
+            self._reached(Point.BLOCK_QUEUED)
             await acknowledged
         except KafkaError as error:
             if producer is self._producer and _is_fatal(error):

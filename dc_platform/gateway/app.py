@@ -22,6 +22,7 @@ from dc_platform.gateway.auth import KeyRing
 from dc_platform.gateway.batcher import Batcher
 from dc_platform.gateway.ingest import Ingest, IngestLimits
 from dc_platform.gateway.pressure import Circuit, EventQueue
+from dc_platform.points import armed
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.sources import Sources
@@ -36,7 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(settings.registry)
         sources = Sources(database)
-        producer = BlockProducer(settings.kafka_bootstrap, settings.topic)
+        reached = armed(settings.crash_at)
+        producer = BlockProducer(settings.kafka_bootstrap, settings.topic, reached=reached)
         keys = KeyRing(sources, refresh_seconds=settings.registry_refresh_seconds)
         activity = ActivityLog(sources)
         circuit = Circuit(
@@ -56,11 +58,12 @@ def create_app(settings: Settings) -> FastAPI:
             boot_id=secrets.token_hex(6),
             batch_events=settings.batch_events,
             batch_wait_ms=settings.batch_wait_ms,
+            reached=reached,
         )
         limits = IngestLimits(
             settings.future_limit_ms, settings.max_event_bytes, settings.ack_timeout_seconds
         )
-        ingest = Ingest(batcher, queue, circuit, activity, limits)
+        ingest = Ingest(batcher, queue, circuit, activity, limits, reached=reached)
         app.state.doors = routes.Doors(settings, keys, ingest)
         app.state.sources = sources
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)

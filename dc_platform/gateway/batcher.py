@@ -17,6 +17,7 @@ from dc_platform.broker.client import partition_of
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.contracts import blocks
 from dc_platform.contracts.blocks import BlockId, block_headers
+from dc_platform.points import Point, Reached, unarmed
 
 BLOCK_BYTES = 2**20
 
@@ -45,12 +46,14 @@ class Batcher:
         boot_id: str,
         batch_events: int,
         batch_wait_ms: int,
+        reached: Reached = unarmed,
     ) -> None:
         self._producer = producer
         self._gateway_id = gateway_id
         self._boot_id = boot_id
         self._events = batch_events
         self._wait = batch_wait_ms / 1000
+        self._reached = reached
         self._number = 0
         self._open: dict[tuple[str, int], _Block] = {}
         self._under_way: Counter[tuple[str, int]] = Counter()
@@ -215,6 +218,8 @@ class Batcher:
             counts=counts,
             batch_id=batch_id,
         )
+        self._reached(Point.BEFORE_BLOCK)
         await self._producer.send(
             value, partition=partition, key=key.encode() if key else None, headers=headers
         )
+        self._reached(Point.BLOCK_ACKED)

@@ -22,6 +22,7 @@ from dc_platform.errors import BrokerUnavailableError
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.batcher import BLOCK_BYTES, Batcher
 from dc_platform.gateway.pressure import Circuit, EventQueue
+from dc_platform.points import Point, Reached, unarmed
 from dc_platform.registry.sources import KeyOwner
 
 
@@ -71,6 +72,7 @@ class Ingest:
         limits: IngestLimits,
         *,
         clock: Callable[[], int] = clock_ms,
+        reached: Reached = unarmed,
     ) -> None:
         self._batcher = batcher
         self._queue = queue
@@ -78,6 +80,7 @@ class Ingest:
         self._activity = activity
         self._limits = limits
         self._clock = clock
+        self._reached = reached
 
     async def events(
         self,
@@ -198,6 +201,7 @@ class Ingest:
                         "Kafka did not acknowledge in time; the events may still arrive, and"
                         " sending them again with the same ids is safe"
                     ) from None
+        self._reached(Point.BEFORE_ANSWER)
         self._activity.saw(owner.source_id, accepted=len(lines), rejected=len(rejects))
 
 

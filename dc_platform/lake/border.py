@@ -8,22 +8,18 @@ that takes both branches from the same border sees each event once, also while t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dc_platform.contracts.tables import LANDING_BORDER
-from dc_platform.errors import StoreUnavailableError
-from dc_platform.lake.parquet import read_batches
+from dc_platform.errors import CommitConflictError
+from dc_platform.lake.parquet import read_batches, write_file
 from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable
 
 _RETRIES = 10
-# Refused when anything was written since the look: two first borders would both stay else.
-_EXACT = CommitProperties(max_commit_retries=0)
 
 
 def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version: int) -> None:
@@ -32,23 +28,25 @@ def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version:
     Of several writers the newest version stands, whoever is last: a border never goes back, and is
     never ahead of silver. One that loses every race leaves the border to the next commit.
     """
-    try:
-        for _ in range(_RETRIES):
-            table = DeltaTable(lake.uri_of(LANDING_BORDER))
-            known = _rows(table)
-            of_topic = known.filter(pc.field("topic_id") == topic_id)
-            if len(of_topic) and pc.max(of_topic["silver_version"]).as_py() > version:
-                return
-            # A writer that has not noticed an added partition keeps what the others said of it.
-            partitions = of_topic["kafka_partition"].to_pylist()
-            known_offsets = zip(partitions, of_topic["next_offset"].to_pylist(), strict=True)
-            rows = _border(topic_id, {**dict(known_offsets), **offsets}, version)
-            rows = pa.concat_tables([rows, known.filter(pc.field("topic_id") != topic_id)])
-            with suppress(CommitFailedError):
-                write_deltalake(table, rows, mode="overwrite", commit_properties=_EXACT)
-                return
-    except (DeltaError, OSError) as error:
-        raise StoreUnavailableError(f"writing the landing border failed: {error}") from error
+    table = LakeTable(lake, LANDING_BORDER)
+    for _ in range(_RETRIES):
+        known = _rows(table)
+        of_topic = known.filter(pc.field("topic_id") == topic_id)
+        if len(of_topic) and pc.max(of_topic["silver_version"]).as_py() > version:
+            return
+        # A writer that has not noticed an added partition keeps what the others said of it.
+        partitions = of_topic["kafka_partition"].to_pylist()
+        known_offsets = zip(partitions, of_topic["next_offset"].to_pylist(), strict=True)
+        rows = _border(topic_id, {**dict(known_offsets), **offsets}, version)
+        rows = pa.concat_tables([rows, known.filter(pc.field("topic_id") != topic_id)])
+        file = write_file(lake, LANDING_BORDER, rows, partition=None)
+        try:
+            table.replace(None, [file], metadata={})
+        except CommitConflictError:
+            # The file stays where it is: a store that repeats a put may have committed it.
+            table.refresh()
+            continue
+        return
 
 
 def _border(topic_id: str, offsets: Mapping[int, int], version: int) -> pa.Table:
@@ -65,9 +63,9 @@ def _border(topic_id: str, offsets: Mapping[int, int], version: int) -> pa.Table
     )
 
 
-def _rows(table: DeltaTable) -> pa.Table:
+def _rows(table: LakeTable) -> pa.Table:
     names = LANDING_BORDER.columns.names
-    pieces = [piece for path in table.file_uris() for piece in read_batches(path, names)]
+    pieces = [piece for path in table.snapshot().paths for piece in read_batches(path, names)]
     if not pieces:
         return LANDING_BORDER.columns.empty_table()
     return pa.Table.from_batches(pieces).cast(LANDING_BORDER.columns)

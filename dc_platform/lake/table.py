@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -87,7 +87,7 @@ class LakeTable:
         self.lake = lake
         self.spec = spec
         try:
-            self._delta = DeltaTable(lake.uri_of(spec))
+            self._delta = lake.open(spec)
         except TableNotFoundError as error:
             raise StoreUnavailableError(
                 f"table {spec.name} does not exist in {lake.uri}; landing creates it (dcp up)"
@@ -150,13 +150,14 @@ class LakeTable:
         return self._write([_add(file, self.spec.partition_by) for file in files], properties)
 
     def replace(
-        self, partition: date, files: Sequence[DataFile], *, metadata: Mapping[str, str]
+        self, partition: date | None, files: Sequence[DataFile], *, metadata: Mapping[str, str]
     ) -> int:
-        """Put `files` in place of all files of a partition; exact, as `commit` with exact=True."""
-        assert self.spec.partition_by is not None
+        """Put `files` in place of all files of a partition, or of all there are in a table without
+        partitions; exact, as `commit` with exact=True.
+        """
         rows = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
         name = f"partition.{self.spec.partition_by}"
-        old = [_remove(r, self.spec.partition_by) for r in rows if r[name] == partition]
+        old = [_remove(r, self.spec.partition_by) for r in rows if r.get(name) == partition]
         return self._write(
             [*old, *(_add(file, self.spec.partition_by) for file in files)],
             CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0),
@@ -180,14 +181,16 @@ class LakeTable:
         return self.refresh()
 
 
-def _remove(row: dict[str, Any], partition_by: str) -> RemoveAction:
-    value = row[f"partition.{partition_by}"]
+def _remove(row: dict[str, Any], partition_by: str | None) -> RemoveAction:
+    values = (
+        {partition_by: _partition_value(row[f"partition.{partition_by}"])} if partition_by else {}
+    )
     return RemoveAction(
         row["path"],
         data_change=True,
         deletion_timestamp=time.time_ns() // 1_000_000,
         size=row["size_bytes"],
-        partition_values={partition_by: _partition_value(value)},
+        partition_values=values,
     )
 
 

@@ -28,6 +28,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, table_sql
 from dc_platform.landing.batch import is_valid, mask_rows
 from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze
+from dc_platform.points import Point, Reached, unarmed
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -51,7 +52,7 @@ class Backfilled:
     version: int | None
 
 
-def backfill_silver(lake: Lake, day: date) -> Backfilled:
+def backfill_silver(lake: Lake, day: date, *, reached: Reached = unarmed) -> Backfilled:
     """Build silver of an ingest date from bronze; raises CommitConflictError after many tries.
 
     Raises FatalError, and changes nothing, when a valid event of bronze cannot be read any more.
@@ -64,6 +65,7 @@ def backfill_silver(lake: Lake, day: date) -> Backfilled:
             if not added and not removed:
                 return Backfilled(before, before, 0, 0, None)
             files = _write(lake, connection, day)
+            reached(Point.BACKFILL_WRITTEN)
             try:
                 version = table.replace(day, files, metadata={"dcp.backfill": day.isoformat()})
             except CommitConflictError:
@@ -73,6 +75,7 @@ def backfill_silver(lake: Lake, day: date) -> Backfilled:
                     if f"{table.uri}/{file.path}" not in live:
                         lake.remove(SILVER_EVENTS, file.path)
                 continue
+            reached(Point.BACKFILL_COMMITTED)
             return Backfilled(before, after, added, removed, version)
     raise CommitConflictError(f"silver.events moved {_RETRIES} times during the backfill of {day}")
 

@@ -15,7 +15,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -40,6 +40,7 @@ from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.lake.turns import Turns
 from dc_platform.landing.batch import (
     Batch,
+    Gap,
     Mask,
     below,
     bronze_rows,
@@ -52,6 +53,7 @@ from dc_platform.landing.batch import (
 )
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
+from dc_platform.points import Point, Reached, unarmed
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,8 @@ class Committer:
         identity_memory_mb: int,
         owner: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        reached: Callable[[str], None] = lambda point: None,
+        reached: Reached = unarmed,
+        writers: Executor | None = None,
     ) -> None:
         for spec in TABLES:
             lake.ensure(spec)
@@ -120,7 +123,7 @@ class Committer:
             files=self._identity_files,
         )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
-        self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        self._writers = writers or ThreadPoolExecutor(2, thread_name_prefix="parquet")
         self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
         # Of partitions that never landed: where Kafka began when they were met.
         self._met_at: dict[int, int] = {}
@@ -181,16 +184,17 @@ class Committer:
             if len(silver)
             else None
         )
-        self._reached("before bronze")
+        self._reached(Point.BEFORE_BRONZE)
         self._land_bronze(batch, processed_at)
-        self._reached("after bronze")
+        self._reached(Point.AFTER_BRONZE)
         if not valid.all():
             self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
-            self._reached("after quarantine")
+            self._reached(Point.AFTER_QUARANTINE)
         file = writing.result() if writing else None
         landed = self._land_silver(batch, silver, keys, file, processed_at)
-        self._reached("after silver")
+        self._reached(Point.AFTER_SILVER)
         self._publish_border()
+        self._reached(Point.BORDER_PUBLISHED)
         return Landed(
             received=len(judged),
             landed=landed,
@@ -212,18 +216,29 @@ class Committer:
 
     def _record_gaps(self, batch: Batch, at: datetime) -> None:
         """Before bronze, whose range covers the gap: after a crash in between nobody would know."""
+        self._check_gaps(batch)
         topic = self._info.topic_id
-        gaps = [KnownGap(topic, p, start, end, EXPIRED) for p, start, end in batch.gaps]
-        gaps += [
-            KnownGap(topic, partition, 0, self._met_at[partition], BEFORE_FIRST)
-            for partition in batch.ranges
-            if self._met_at.get(partition)
-        ]
+        gaps = [KnownGap(topic, *gap, EXPIRED) for gap in batch.gaps]
+        gaps += [KnownGap(topic, *gap, BEFORE_FIRST) for gap in self._met_late(batch)]
         if gaps:
+            self._reached(Point.BEFORE_GAPS)
             record_gaps(self._lake, gaps, at)
-            self._reached("gaps recorded")
-        for partition in batch.ranges:
-            self._met_at.pop(partition, None)
+            self._reached(Point.GAPS_RECORDED)
+
+    def _met_late(self, batch: Batch) -> list[Gap]:
+        """What Kafka no longer had when the partitions of a first batch were met."""
+        return [Gap(p, 0, self._met_at[p]) for p in batch.ranges if self._met_at.get(p)]
+
+    def _check_gaps(self, batch: Batch) -> None:
+        """What Kafka deleted is not lost where bronze is ahead of silver: it is to be replayed."""
+        gaps = [*batch.gaps, *self._met_late(batch)]
+        bronze = self.bronze_offsets if gaps else {}
+        for partition, start, _ in gaps:
+            if (bronze[partition] or 0) > start:
+                raise FencedError(
+                    f"bronze has partition {partition} up to {bronze[partition]}, Kafka no longer"
+                    f" has what begins at {start}: the next run lands it from bronze"
+                )
 
     def _fresh(self, index: IdentityIndex, keys: Keys, rows: pa.Table, snapshot: Snapshot) -> Mask:
         if not len(keys):
@@ -233,7 +248,9 @@ class Committer:
     # --- bronze: everything, once per address ---
 
     def _land_bronze(self, batch: Batch, processed_at: datetime) -> None:
-        for _ in range(_CONFLICT_RETRIES):
+        for attempt in range(_CONFLICT_RETRIES):
+            if attempt:
+                self._check_gaps(batch)
             done = {p: o for p, o in self.bronze_offsets.items() if o is not None}
             ahead = {p: r.end for p, r in batch.ranges.items() if r.end > done.get(p, -1)}
             if not ahead:
@@ -243,7 +260,7 @@ class Committer:
             if len(rows):
                 table = bronze_rows(rows, processed_at)
                 files = [self._write(BRONZE_EVENTS, table, processed_at)]
-            self._reached("bronze written")
+            self._reached(Point.BRONZE_WRITTEN)
             if self._commit(self._bronze, BRONZE_EVENTS, files, ahead, batch, exact=False):
                 return
             self._check_silver_unmoved()
@@ -265,7 +282,7 @@ class Committer:
             if len(rows):
                 table = quarantine_rows(rows, processed_at)
                 files = [self._write(SILVER_QUARANTINE, table, processed_at)]
-            self._reached("quarantine written")
+            self._reached(Point.QUARANTINE_WRITTEN)
             # Where a crashed run left the table ahead of this batch, its offset stays.
             ends = {p: max(r.end, done[p] or 0) for p, r in batch.ranges.items()}
             if self._commit(self._quarantine, SILVER_QUARANTINE, files, ends, batch, exact=True):
@@ -278,7 +295,9 @@ class Committer:
 
     def _write_silver(self, rows: pa.Table, keys: Keys, processed_at: datetime) -> DataFile:
         file = self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
+        self._reached(Point.SILVER_FILE)
         self._identity_files.write(file.path, *keys, scopes_of(rows))
+        self._reached(Point.IDENTITY_FILE)
         return file
 
     def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
@@ -298,13 +317,16 @@ class Committer:
                 self._check_silver_unmoved()
                 if self._silver.version != self._snapshot.version:
                     rows, keys, file = self._without_newcomers(rows, keys, file, processed_at)
-                self._reached("silver written")
+                self._reached(Point.SILVER_WRITTEN)
                 files = [file] if file else []
                 if not self._commit(self._silver, SILVER_EVENTS, files, ends, batch, exact=True):
                     continue
+            self._reached(Point.SILVER_COMMITTED)
             self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
             self._snapshot = self._silver.snapshot()
             self._offsets.update(ends)
+            for partition in ends:
+                self._met_at.pop(partition, None)
             self.file_bytes = file.size if file else 0
             return len(rows)
         raise CommitConflictError("silver.events: too many conflicting commits; trying again later")

@@ -44,6 +44,7 @@ from dc_platform.landing.pacing import Pacing
 from dc_platform.landing.reader import BatchReader
 from dc_platform.landing.rebuild import replay_bronze
 from dc_platform.landing.slots import Slot
+from dc_platform.points import Point, Reached, armed
 from dc_platform.registry.sources import SourceHistory, Sources
 from dc_platform.settings import Settings
 
@@ -112,12 +113,12 @@ class Lander:
         sources: Sources | None,
         owner: str,
         slot: Slot = Slot(),  # noqa: B008
-        reached: Callable[[str], None] = lambda point: None,
+        reached: Reached | None = None,
     ) -> None:
         self._settings = settings
         self._sources = sources
         self._owner = owner
-        self._reached = reached
+        self._reached = reached or armed(settings.crash_at)
         self.slot = slot
         self.lake = Lake(settings.lake)
         self.totals = Totals()
@@ -275,6 +276,7 @@ class Lander:
         self._ends = ends
         self._committer.begin(begins)
         for batch in replay_bronze(self.lake, self.info, self._committer, kafka_begins=begins):
+            self._reached(Point.BRONZE_READ)
             self.totals.add(batch, self._land(batch))
         return ends
 

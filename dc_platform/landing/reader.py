@@ -28,6 +28,7 @@ from dc_platform.errors import (
 from dc_platform.landing.batch import Batch, Gap, Range
 from dc_platform.landing.counted import Counts
 from dc_platform.landing.pacing import Pacing
+from dc_platform.points import Point, Reached, unarmed
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class BatchReader:
         starts: Mapping[int, int],
         pacing: Pacing,
         *,
-        reached: Callable[[str], None] = lambda point: None,
+        reached: Reached = unarmed,
     ) -> None:
         self._connect = connect
         self._decoder = decoder
@@ -133,6 +134,8 @@ class BatchReader:
         self._stop = threading.Event()
         self._open = _Open(starts)
         self._empty = decoder.decode([])
+        self._client: RecordReader | None = None
+        self._expired: OffsetsExpiredError | None = None
         self._thread = threading.Thread(target=self._run, name="landing-reader", daemon=True)
 
     def start(self) -> None:
@@ -157,26 +160,9 @@ class BatchReader:
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        reader: RecordReader | None = None
-        expired: OffsetsExpiredError | None = None
         try:
             while not self._stop.is_set():
-                try:
-                    if reader is None:
-                        reader = self._connect()
-                        reader.assign(self._open.positions)
-                    if expired is not None:
-                        self._skip_gap(reader, expired)
-                        expired = None
-                    self._step(reader)
-                except OffsetsExpiredError as error:
-                    log.error("%s", error)
-                    expired = error
-                except BrokerUnavailableError as error:
-                    log.warning("%s", error)
-                    _close(reader)
-                    reader = None
-                    self._stop.wait(_RETRY_SECONDS)
+                self.turn()
         except TopicChangedError as error:
             log.warning("%s", error)
             # Before it changed this was read of it: a topic that is deleted gives it only once.
@@ -187,7 +173,26 @@ class BatchReader:
             log.exception("reading stopped")
             self._offer(error)
         finally:
-            _close(reader)
+            _close(self._client)
+
+    def turn(self) -> None:
+        """One poll, or one attempt to get over what the broker answered to the one before."""
+        try:
+            if self._client is None:
+                self._client = self._connect()
+                self._client.assign(self._open.positions)
+            if self._expired is not None:
+                self._skip_gap(self._client, self._expired)
+                self._expired = None
+            self._step(self._client)
+        except OffsetsExpiredError as error:
+            log.error("%s", error)
+            self._expired = error
+        except BrokerUnavailableError as error:
+            log.warning("%s", error)
+            _close(self._client)
+            self._client = None
+            self._stop.wait(_RETRY_SECONDS)
 
     def _step(self, reader: RecordReader) -> None:
         if self._open.full(self._pacing):
@@ -202,7 +207,7 @@ class BatchReader:
 
     def _take(self, poll: Poll) -> None:
         if poll.records:
-            self._reached("polled")
+            self._reached(Point.POLLED)
             self._open.add(poll.records)
             # Decoding a few records costs as much as decoding a few thousand: polls of small
             # records are gathered, but for the last ones of a batch.
@@ -214,9 +219,11 @@ class BatchReader:
         if not wait and self._batches.full():
             return
         self._open.decode(self._decoder)
+        self._reached(Point.DECODED)
         batch = self._open.close(self._empty)
         self._pacing.closed()
         self._offer(batch)
+        self._reached(Point.HANDED_OVER)
         self._open = _Open(self._open.positions)
 
     def _offer(self, item: Batch | Exception) -> None:

@@ -18,6 +18,7 @@ from dc_platform.errors import PlatformError
 from dc_platform.landing.commits import TableRows
 from dc_platform.landing.lander import Ended, Lander, Totals
 from dc_platform.landing.slots import Slot
+from dc_platform.points import Point, armed
 from dc_platform.registry.database import Database
 from dc_platform.registry.leases import Leases, landing_slot
 from dc_platform.registry.sources import Sources
@@ -80,12 +81,20 @@ class LandingRun:
     def run(self) -> LandingReport:
         """Land until handed over, stopped, idle or fenced. Raises what stopped the loop."""
         # Built before the lease is asked for: a hand-over then costs no start-up.
-        lander = Lander(self._settings, sources=self._sources, owner=self._owner, slot=self.slot)
+        reached = armed(self._settings.crash_at)
+        lander = Lander(
+            self._settings,
+            sources=self._sources,
+            owner=self._owner,
+            slot=self.slot,
+            reached=reached,
+        )
         epoch = self._acquire()
         if epoch is None:
             lander.close()
             ended = "another run holds the lease"
             return LandingReport(self.slot, Totals(), 0.0, None, ended=ended)
+        reached(Point.LEASE_TAKEN)
         # Where the predecessor stopped is known only now.
         lander.refresh()
         begun = time.monotonic()
@@ -102,7 +111,9 @@ class LandingRun:
             # Reached by an interrupt too: the commit under way is finished, then the lease given up.
             self._stop.set()
             self._finish(thread, epoch)
+            reached(Point.BEFORE_RELEASE)
             self._leases.release(self._lease, self._owner, epoch)
+            reached(Point.LEASE_RELEASED)
         if self._error is not None:
             raise self._error
         ended = why or (self._ended.value if self._ended else "stopped")

@@ -18,6 +18,7 @@ from dc_platform.decode.decoder import Decoder
 from dc_platform.lake.store import Lake
 from dc_platform.landing.batch import Batch, Range
 from dc_platform.landing.commits import Committer
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import NOW, some_uuid
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.helpers.records import (
@@ -33,13 +34,13 @@ CLOCK = datetime(2024, 5, 17, 12, 0, 0, tzinfo=UTC)
 
 # Every point that a landing of valid and rejected events passes, in their order.
 POINTS = (
-    "before bronze",
-    "bronze written",
-    "after bronze",
-    "quarantine written",
-    "after quarantine",
-    "silver written",
-    "after silver",
+    Point.BEFORE_BRONZE,
+    Point.BRONZE_WRITTEN,
+    Point.AFTER_BRONZE,
+    Point.QUARANTINE_WRITTEN,
+    Point.AFTER_QUARANTINE,
+    Point.SILVER_WRITTEN,
+    Point.AFTER_SILVER,
 )
 
 

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from deltalake.exceptions import DeltaError
 
@@ -14,10 +15,21 @@ from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, empty_select, sql_list, table_sql
 from dc_platform_tests.helpers.lake import DAY, read_table, silver_row, write_silver
+from dc_platform_tests.simulator.store import SimStore
+
+
+@pytest.fixture(params=["delta-rs", "simulated"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """The real one, and the one of the simulator: what holds here holds for both."""
+    made = (
+        Lake(str(tmp_path / "lake")) if request.param == "delta-rs" else SimStore(tmp_path).lake()
+    )
+    made.ensure(SILVER_EVENTS)
+    return made
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def real_lake(tmp_path: Path) -> Lake:
     made = Lake(str(tmp_path / "lake"))
     made.ensure(SILVER_EVENTS)
     return made
@@ -66,6 +78,71 @@ def test_a_rebased_commit_passes_other_app_ids_and_refuses_its_own(lake: Lake) -
     assert table(lake).snapshot().rows == 2
 
 
+def test_a_refused_commit_leaves_the_snapshot_where_it_was(lake: Lake) -> None:
+    first, second = table(lake), table(lake)
+    first.commit([write_silver(lake, [silver_row(1)])], txns={"a": 1}, exact=True)
+    for exact in (True, False):
+        with pytest.raises(CommitConflictError):
+            second.commit([write_silver(lake, [silver_row(2)])], txns={"a": 2}, exact=exact)
+        assert (second.version, second.txn("a"), second.snapshot().paths) == (0, None, [])
+    assert table(lake).version == 1
+
+
+def test_a_rebased_commit_moves_the_snapshot_over_what_others_committed(lake: Lake) -> None:
+    first, second = table(lake), table(lake)
+    first.commit([write_silver(lake, [silver_row(1)])], txns={"a": 1}, exact=True)
+    assert second.commit([], txns={"b": 7}, exact=False) == second.version == 2
+    assert (second.txn("a"), second.txn("b")) == (1, 7)
+    assert second.snapshot().paths == table(lake).snapshot().paths
+    assert (first.version, first.txn("b")) == (1, None)
+    assert first.refresh() == 2
+
+
+def test_an_offset_may_be_committed_lower_than_before(lake: Lake) -> None:
+    """Delta does not compare them: callers do."""
+    writer = table(lake)
+    writer.commit([], txns={"a": 9}, exact=True)
+    writer.commit([], txns={"a": 3}, exact=False)
+    assert table(lake).txn("a") == 3
+
+
+def test_a_rebased_commit_is_refused_when_files_were_replaced(lake: Lake) -> None:
+    """Delta-rs takes an append for a read of the table."""
+    writer, other = table(lake), table(lake)
+    writer.commit([write_silver(lake, [silver_row(1)])], txns={}, exact=True)
+    behind = table(lake)
+    other.refresh()
+    other.replace(DAY, [], metadata={"by": "other"})
+    file = write_silver(lake, [silver_row(2)])
+    with pytest.raises(CommitConflictError):
+        behind.commit([file], txns={"a": 1}, exact=False)
+    behind.refresh()
+    behind.commit([file], txns={"a": 1}, exact=False)
+    assert [row[0] for row in read_table(lake, SILVER_EVENTS, "kafka_offset")] == [2]
+
+
+def test_a_history_has_what_came_after_the_snapshot_too(lake: Lake) -> None:
+    """Landing relies on it: it looks for its own commit, and others may come meanwhile."""
+    writer = table(lake)
+    writer.commit([], txns={}, exact=True)
+    behind = table(lake)
+    for number in range(3):
+        writer.commit([], txns={"a": number}, exact=True, metadata={"n": str(number)})
+    assert [entry.get("n") for entry in writer.history(2)] == ["2", "1"]
+    assert [entry["version"] for entry in writer.history()] == [4, 3, 2, 1, 0]
+    assert behind.version == 1
+    assert [entry.get("n") for entry in behind.history(1)] == ["2", "1", "0", None]
+    assert len(behind.history()) == 5
+
+
+def test_statistics_of_the_files_are_in_the_snapshot(lake: Lake) -> None:
+    rows = [silver_row(n, dedup_scope=n * 10) for n in (1, 2)]
+    table(lake).commit([write_silver(lake, rows)], txns={}, exact=True)
+    low, high = table(lake).snapshot().bounds("dedup_scope")
+    assert (low.to_pylist(), high.to_pylist()) == ([10], [20])
+    assert low.type == high.type == pa.int32()
+
+
 def test_of_many_exact_commits_at_once_one_wins_each_version(lake: Lake) -> None:
     writers = [table(lake) for _ in range(6)]
 
@@ -84,8 +161,9 @@ def test_of_many_exact_commits_at_once_one_wins_each_version(lake: Lake) -> None
     assert [newest.txn(str(number)) for number in range(6)] == [1 if w else None for w in won]
 
 
-def test_offsets_outlive_checkpoints(lake: Lake) -> None:
+def test_offsets_outlive_checkpoints(real_lake: Lake) -> None:
     """Delta writes a checkpoint every 20 commits, and readers begin at it."""
+    lake = real_lake
     writer = table(lake)
     writer.commit([], txns={"old": 7}, exact=True)
     follower = table(lake)
@@ -126,7 +204,8 @@ def test_a_table_that_is_missing_is_said_so(tmp_path: Path) -> None:
         LakeTable(Lake(str(tmp_path / "none")), SILVER_EVENTS)
 
 
-def test_a_broken_log_is_the_stores_fault(lake: Lake) -> None:
+def test_a_broken_log_is_the_stores_fault(real_lake: Lake) -> None:
+    lake = real_lake
     writer = table(lake)
     log = Path(writer.uri) / "_delta_log"
     (log / f"{1:020d}.json").write_text("{broken")

@@ -19,6 +19,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import Batch, Gap, Range
 from dc_platform.landing.counted import Counted, Counts
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import some_uuid
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.helpers.landing import (
@@ -125,7 +126,7 @@ def test_empty_records_are_not_missing(lake: Lake) -> None:
 @pytest.mark.parametrize("days", [0, 1, 9])
 def test_bronze_may_have_the_rows_of_a_crashed_run_on_an_earlier_day(lake: Lake, days: int) -> None:
     with pytest.raises(CrashError):
-        committer(lake, reached=crash_at("after bronze")).land(counted([block(lines(1, 2), 0)]))
+        committer(lake, reached=crash_at(Point.AFTER_BRONZE)).land(counted([block(lines(1, 2), 0)]))
     later = CLOCK + timedelta(days=days)
     committer(lake, clock=lambda: later).land(counted([block(lines(1, 2), 0), stranger(3, 1)]))
     assert audit.lost_records(lake).number == 0
@@ -166,11 +167,11 @@ def test_a_late_duplicate_of_an_event_of_another_day_is_not_missing(lake: Lake) 
 def test_bronze_is_ahead_only_of_the_topic_that_landed_last(lake: Lake) -> None:
     land(lake, OLDER, block(lines(1), 0))
     with pytest.raises(CrashError):
-        land(lake, OLDER, block(lines(2), 1), at="after bronze")
+        land(lake, OLDER, block(lines(2), 1), at=Point.AFTER_BRONZE)
     assert audit.missing_events(lake, DAY).number == 0
     land(lake, INFO, block(lines(3), 0))
     with pytest.raises(CrashError):
-        land(lake, INFO, block(lines(4), 1), at="after bronze")
+        land(lake, INFO, block(lines(4), 1), at=Point.AFTER_BRONZE)
     found = audit.missing_events(lake, DAY)
     assert [e["event_id"] for e in found.examples] == [some_uuid(2)]
 
@@ -203,7 +204,7 @@ def test_a_gap_stays_on_record(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> N
     assert audit.offset_gaps(lake) == (1, [EXPIRED])
 
 
-@pytest.mark.parametrize("point", ["gaps recorded", "before bronze", "after bronze"])
+@pytest.mark.parametrize("point", [Point.GAPS_RECORDED, Point.BEFORE_BRONZE, Point.AFTER_BRONZE])
 def test_a_crash_does_not_lose_a_gap_nor_double_it(lake: Lake, point: str) -> None:
     committer(lake).land(batch([block(lines(1), 0)]))
     gap = with_gap([block(lines(2), 5)], 1, Gap(0, 1, 5))
@@ -211,7 +212,7 @@ def test_a_crash_does_not_lose_a_gap_nor_double_it(lake: Lake, point: str) -> No
         committer(lake, reached=crash_at(point)).land(gap)
     assert read_table(lake, GAPS, COLUMNS) == [(INFO.topic_id, 0, 1, 5, "expired")]
     # The successor may not meet it again: bronze has the range.
-    if point == "after bronze":
+    if point == Point.AFTER_BRONZE:
         land_again(lake, [block(lines(2), 5)])
     else:
         committer(lake).land(gap)

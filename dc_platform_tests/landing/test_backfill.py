@@ -16,6 +16,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing import commits
 from dc_platform.landing.backfill import Backfilled, backfill_silver
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import HOUR, NOW, some_uuid
 from dc_platform_tests.helpers.lake import read_table, silver_table
 from dc_platform_tests.helpers.landing import (
@@ -138,7 +139,7 @@ def test_a_run_that_crashed_before_midnight_and_was_completed_after_it(lake: Lak
     """Bronze has the rows on one day, silver on the next; neither day's backfill loses them."""
     records = [block(lines(1, 2), 0), block(lines(3), 1)]
     with pytest.raises(CrashError):
-        committer(lake, reached=crash_at("after bronze")).land(batch(records))
+        committer(lake, reached=crash_at(Point.AFTER_BRONZE)).land(batch(records))
     land_again(lake, records, clock=lambda: NEXT)
     committer(lake, clock=lambda: NEXT).land(batch([block(lines(3, 4), 2)]))
     before = content(lake)
@@ -154,7 +155,7 @@ def test_what_only_bronze_has_waits_for_its_landing(lake: Lake) -> None:
     writer.land(batch([block(lines(1), 0)]))
     records = [block(lines(1), 0), block(lines(2), 1)]
     with pytest.raises(CrashError):
-        committer(lake, reached=crash_at("after bronze")).land(batch(records[1:]))
+        committer(lake, reached=crash_at(Point.AFTER_BRONZE)).land(batch(records[1:]))
     assert backfill(lake).version is None
     land_again(lake, records)
     assert_landed_once(lake, records)

@@ -23,6 +23,7 @@ from dc_platform.lake.table import LakeTable
 from dc_platform.landing.backfill import backfill_silver
 from dc_platform.landing.batch import Batch, Range
 from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import HOUR, NOW, some_uuid
 from dc_platform_tests.helpers.lake import read_table, silver_table
 from dc_platform_tests.helpers.landing import (
@@ -36,7 +37,7 @@ from dc_platform_tests.helpers.landing import (
 from dc_platform_tests.helpers.records import SOURCE, Registered, block, strange
 
 DAY = CLOCK.date()
-_AFTER_BRONZE = crash_at("after bronze")
+_AFTER_BRONZE = crash_at(Point.AFTER_BRONZE)
 OLDER = INFO._replace(topic_id="00000000-0000-0000-0000-000000000009")
 
 

@@ -24,6 +24,7 @@ from dc_platform.lake.table import LakeTable
 from dc_platform.landing import identities
 from dc_platform.landing.batch import Batch, Gap
 from dc_platform.landing.commits import Committer, app_id
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import HOUR, NOW
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.helpers.landing import (
@@ -137,7 +138,7 @@ def test_the_successor_may_cut_its_batches_elsewhere(lake: Lake, point: str) -> 
 def test_offsets_of_quarantine_never_go_back(lake: Lake) -> None:
     """Its commit covers all partitions of a batch, and may be ahead in one of them already."""
     with pytest.raises(CrashError):
-        committer(lake, (0,), reached=crash_at("after quarantine")).land(batch(RECORDS[:5]))
+        committer(lake, (0,), reached=crash_at(Point.AFTER_QUARANTINE)).land(batch(RECORDS[:5]))
     table = LakeTable(lake, SILVER_QUARANTINE)
     assert table.txn(app_id(SILVER_QUARANTINE, INFO, 0)) == 4 + 1
     committer(lake).land(batch([RECORDS[0], RECORDS[6]], {0: (0, 1), 1: (0, 2)}))
@@ -177,7 +178,7 @@ def test_many_crashes_and_many_batch_sizes(lake: Lake, seed: int) -> None:
 
 def test_a_crash_leaves_rows_that_no_table_shows(lake: Lake) -> None:
     with pytest.raises(CrashError):
-        committer(lake, reached=crash_at("after bronze")).land(batch(RECORDS))
+        committer(lake, reached=crash_at(Point.AFTER_BRONZE)).land(batch(RECORDS))
     assert len(bronze(lake)) == 18
     assert silver(lake) == quarantine(lake) == []
     assert committer(lake, begin=False).offsets == {0: None, 1: None}
@@ -187,7 +188,7 @@ def test_a_run_begins_at_zero_when_bronze_is_ahead_of_a_silver_that_never_landed
     lake: Lake,
 ) -> None:
     with pytest.raises(CrashError):
-        committer(lake, (0,), reached=crash_at("after bronze")).land(batch(RECORDS[:5]))
+        committer(lake, (0,), reached=crash_at(Point.AFTER_BRONZE)).land(batch(RECORDS[:5]))
     run = committer(lake, begin=False)
     run.begin({0: 3, 1: 3})
     assert run.offsets == {0: 0, 1: 3}

@@ -19,6 +19,7 @@ from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailabl
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing import commits
+from dc_platform.points import Point
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.helpers.landing import (
     RECORDS,
@@ -135,7 +136,7 @@ def test_an_answer_that_never_comes(
 
 
 def test_a_conflict_removes_only_files_that_no_commit_has(lake: Lake) -> None:
-    pause = Pause("bronze written")
+    pause = Pause(Point.BRONZE_WRITTEN)
     slow = committer(lake, (0,), reached=pause)
     thread, result = in_thread(partial(slow.land, batch(RECORDS[:5])))
     assert pause.there.wait(60)

@@ -17,11 +17,14 @@ from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.decode.columns import AnySource, plain
 from dc_platform.decode.decoder import Decoder
+from dc_platform.errors import FencedError
+from dc_platform.lake.gaps import known_gaps
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing import rebuild
-from dc_platform.landing.batch import Batch, Range
+from dc_platform.landing.batch import Batch, Gap, Range
 from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze, replay_bronze
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import events
 from dc_platform_tests.helpers.landing import (
     INFO,
@@ -138,7 +141,7 @@ def test_the_machines_time_zone_does_not_matter(lake: Lake) -> None:
 
 def crashed_after_bronze(lake: Lake, records: list[Record]) -> None:
     with pytest.raises(CrashError):
-        committer(lake, reached=crash_at("after bronze")).land(batch(records))
+        committer(lake, reached=crash_at(Point.AFTER_BRONZE)).land(batch(records))
 
 
 def replay(lake: Lake, begins: dict[int, int]) -> list[Batch]:
@@ -166,7 +169,7 @@ def test_silver_is_completed_from_bronze(
     rest = [record for record in records if record.offset >= landed_before]
     ends = {p: max(r.offset for r in records if r.partition == p) + 1 for p in (0, 1)}
     with pytest.raises(CrashError):
-        committer(lake, reached=crash_at("after bronze")).land(
+        committer(lake, reached=crash_at(Point.AFTER_BRONZE)).land(
             batch(rest, {p: (landed_before, end) for p, end in ends.items()})
         )
     replay(lake, {p: end + 100 for p, end in ends.items()})
@@ -186,7 +189,7 @@ def test_only_partitions_that_kafka_cut_are_replayed(lake: Lake) -> None:
 def test_a_range_without_rows_is_covered_too(lake: Lake) -> None:
     """Offsets of tombstones and markers: bronze's offset is beyond its last row."""
     with pytest.raises(CrashError):
-        committer(lake, (0,), reached=crash_at("after bronze")).land(
+        committer(lake, (0,), reached=crash_at(Point.AFTER_BRONZE)).land(
             batch([block([LINE], 2)], {0: (0, 9)})
         )
     replay(lake, {0: 50, 1: 0})
@@ -198,10 +201,49 @@ def test_what_another_topic_left_in_bronze_is_not_replayed(lake: Lake) -> None:
     other = INFO._replace(topic_id="00000000-0000-0000-0000-000000000009")
     judged_there = Decoder(other.topic_id, AnySource()).decode([block([LINE])])
     with pytest.raises(CrashError):
-        committer(lake, info=other, reached=crash_at("after bronze")).land(
+        committer(lake, info=other, reached=crash_at(Point.AFTER_BRONZE)).land(
             Batch(judged_there, {0: Range(0, 1)}, 0)
         )
     crashed_after_bronze(lake, [block([LINE], 0)])
     [part] = replay(lake, {0: 5, 1: 0})
     assert len(part.judged) == 1
     assert LakeTable(lake, SILVER_EVENTS).snapshot().rows == 1
+
+
+def test_what_kafka_deletes_after_the_start_is_no_gap_where_bronze_has_it(lake: Lake) -> None:
+    """A run begins behind a bronze that is ahead, and retention passes its first poll."""
+    records = [
+        block([gateway_line(b'{"eventType":"t","payload":{"n":%d}}' % n)], n) for n in range(4)
+    ]
+    with pytest.raises(CrashError):
+        committer(lake, (0,), reached=crash_at(Point.AFTER_BRONZE)).land(batch(records[:3]))
+    run = committer(lake, (0,))
+    rest = batch(records[3:])
+    cut = Batch(rest.judged, {0: Range(0, 4)}, 0, gaps=[Gap(0, 0, 3)])
+    with pytest.raises(FencedError, match="from bronze"):
+        run.land(cut)
+    assert known_gaps(lake) == []
+    following = committer(lake, (0,))
+    for found in replay_bronze(lake, INFO, following, kafka_begins={0: 3}):
+        following.land(found)
+    following.land(rest)
+    assert_landed_once(lake, records)
+
+
+def test_what_another_run_lands_after_a_partition_was_met_is_no_gap(lake: Lake) -> None:
+    """A run that slept has in memory what Kafka had deleted when its successor began."""
+    records = [
+        block([gateway_line(b'{"eventType":"t","payload":{"n":%d}}' % n)], n) for n in range(4)
+    ]
+    successor = committer(lake, (0,), begin=False)
+    successor.begin({0: 3})
+    with pytest.raises(CrashError):
+        committer(lake, (0,), reached=crash_at(Point.AFTER_BRONZE)).land(batch(records[:3]))
+    with pytest.raises(FencedError, match="from bronze"):
+        successor.land(batch(records[3:]))
+    following = committer(lake, (0,), begin=False)
+    following.begin({0: 3})
+    for found in replay_bronze(lake, INFO, following, kafka_begins={0: 3}):
+        following.land(found)
+    following.land(batch(records[3:]))
+    assert_landed_once(lake, records)

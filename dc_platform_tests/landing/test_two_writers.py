@@ -13,6 +13,7 @@ from dc_platform.contracts.tables import (
 from dc_platform.errors import FencedError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
+from dc_platform.points import Point
 from dc_platform_tests.helpers.events import some_uuid
 from dc_platform_tests.helpers.landing import (
     POINTS,
@@ -62,7 +63,7 @@ def test_two_runs_of_different_partitions_with_the_same_id(
 
 
 def test_both_paused_at_the_commit(lake: Lake) -> None:
-    pauses = [Pause("silver written"), Pause("silver written")]
+    pauses = [Pause(Point.SILVER_WRITTEN), Pause(Point.SILVER_WRITTEN)]
     runs = [committer(lake, (p,), reached=pauses[p], owner=f"run-{p}") for p in (0, 1)]
     records = [block(lines(1, 2), 0), block(lines(1, 3), 0, partition=1)]
     batches = [batch([record]) for record in records]
@@ -135,7 +136,7 @@ def test_a_zombie_is_fenced(lake: Lake, pause_at: str, same_cut: bool) -> None:
 
 
 def test_a_zombie_that_wins_the_race_fences_its_successor(lake: Lake) -> None:
-    pause = Pause("silver written")
+    pause = Pause(Point.SILVER_WRITTEN)
     successor = committer(lake, reached=pause, owner="successor")
     thread, result = in_thread(partial(successor.land, batch(RECORDS)))
     assert pause.there.wait(60)

@@ -1,0 +1,144 @@
+"""The matrix: for each point, how a process gets there, and how often it is killed.
+
+A seed decides the records, their partitions, which time at the point it is, and what Kafka deletes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
+from dc_platform.lake.table import LakeTable
+from dc_platform.landing.commits import app_id
+from dc_platform.points import Point
+from dc_platform_tests.crash.gateway import killed_gateway
+from dc_platform_tests.crash.scene import Scene
+
+SEEDS = range(3)
+RECORDS = 4_500
+_PROCESS = ["dc_platform_tests.crash.process"]
+
+
+class Case(NamedTuple):
+    """One line of the matrix with one seed."""
+
+    name: str
+    seed: int
+    play: Callable[[Scene, int], None]
+
+    @property
+    def id(self) -> str:
+        """As pytest shows it."""
+        return f"{self.name}-{self.seed}".replace(" ", "-")
+
+
+def cases() -> Iterator[Case]:
+    """All of them."""
+    for name, play in [*_single(), *_several()]:
+        for seed in SEEDS:
+            yield Case(name, seed, play)
+
+
+def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
+    """Each point once."""
+    ways = {"gateway": killed_gateway, "landing run": _run, "backfill": _backfill}
+    special = {
+        Point.BEFORE_GAPS: _gaps,
+        Point.GAPS_RECORDED: _gaps,
+        Point.BRONZE_READ: _replay,
+    }
+    for point in Point:
+        way = special.get(point) or ways.get(point.part, _land)
+        yield point.value, lambda scene, seed, way=way, point=point: way(scene, seed, point)
+
+
+def _several() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
+    """Killed again while recovering."""
+    for first, second in (
+        (Point.AFTER_BRONZE, Point.SILVER_WRITTEN),
+        (Point.BRONZE_WRITTEN, Point.POLLED),
+        (Point.AFTER_QUARANTINE, Point.AFTER_BRONZE),
+        (Point.SILVER_COMMITTED, Point.BEFORE_BRONZE),
+        (Point.SILVER_WRITTEN, Point.SILVER_WRITTEN),
+    ):
+        name = f"{first.value}, then {second.value}"
+        yield name, lambda scene, seed, both=(first, second): _twice(scene, seed, both)
+
+
+def _land(scene: Scene, seed: int, point: Point) -> None:
+    scene.send(RECORDS)
+    scene.land_killed(point, 1 + seed)
+    scene.send(50)
+    scene.land()
+
+
+def _twice(scene: Scene, seed: int, points: tuple[Point, Point]) -> None:
+    scene.send(RECORDS)
+    scene.land_killed(points[0], 1 + seed)
+    scene.land_killed(points[1])
+    scene.land()
+
+
+def _gaps(scene: Scene, seed: int, point: Point) -> None:
+    """Kafka deletes what had not landed: of a topic that is new to landing, or of one that is not."""
+    if seed:
+        scene.send(200)
+        scene.land()
+    done = _next_offsets(scene, SILVER_EVENTS)
+    scene.send(400)
+    scene.delete_before({p: offset + scene.chance.randint(5, 40) for p, offset in done.items()})
+    scene.land_killed(point)
+    scene.land()
+
+
+def _replay(scene: Scene, seed: int, point: Point) -> None:
+    """Kafka deletes what only bronze has; the run that brings it back is killed, too."""
+    scene.send(RECORDS // 2)
+    scene.land_killed(Point.AFTER_BRONZE, 1 + seed % 2)
+    scene.delete_before(_next_offsets(scene, BRONZE_EVENTS))
+    scene.land_killed(point)
+    scene.land_killed(Point.SILVER_WRITTEN)
+    scene.land()
+
+
+def _next_offsets(scene: Scene, spec: object) -> dict[int, int]:
+    if not scene.lake.exists(spec):  # type: ignore[arg-type]
+        return dict.fromkeys(range(scene.info.partitions), 0)
+    table = LakeTable(scene.lake, spec)  # type: ignore[arg-type]
+    apps = {p: app_id(table.spec, scene.info, p) for p in range(scene.info.partitions)}
+    return {p: table.txn(app) or 0 for p, app in apps.items()}
+
+
+def _run(scene: Scene, seed: int, point: Point) -> None:
+    """A landing run and its successor, which finds the lease of a dead one, or none."""
+    scene.send(300)
+    first = scene.start([*_PROCESS, "run", "first"], {"DCP_CRASH_AT": str(point)})
+    if point is not Point.LEASE_TAKEN:
+        scene.wait_until_landed()
+        first.terminate()
+    scene.wait(first, -signal.SIGKILL)
+    scene.send(100)
+    second = scene.start([*_PROCESS, "run", "second"], {})
+    scene.wait_until_landed()
+    second.terminate()
+    scene.wait(second, 0)
+
+
+def _backfill(scene: Scene, seed: int, point: Point) -> None:
+    """Silver of today is lost, and built anew from bronze."""
+    scene.send(500)
+    scene.land()
+    days = {datetime.now(UTC).date()}
+    silver = LakeTable(scene.lake, SILVER_EVENTS)
+    days |= {datetime.fromisoformat(day).date() for day in silver.snapshot().rows_by_partition()}
+    for day in sorted(days):
+        silver.replace(day, [], metadata={})
+    today = max(days).isoformat()
+    scene.expect([*_PROCESS, "backfill", today], -signal.SIGKILL, {"DCP_CRASH_AT": str(point)})
+    for day in sorted(days):
+        scene.expect([*_PROCESS, "backfill", day.isoformat()], 0)
+    scene.send(50)
+    scene.land()

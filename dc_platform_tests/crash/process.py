@@ -1,0 +1,46 @@
+"""Parts of the platform that have no verb of their own, as processes.
+
+python -m dc_platform_tests.crash.process run OWNER     a landing run under its lease, until SIGTERM
+python -m dc_platform_tests.crash.process backfill DAY  silver of an ingest date
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import date
+
+from dc_platform.lake.store import Lake
+from dc_platform.landing.backfill import backfill_silver
+from dc_platform.orchestration.landing_run import LandingRun
+from dc_platform.points import armed
+from dc_platform.registry.database import migrate
+from dc_platform.settings import settings
+
+
+class _TerminatedError(BaseException):
+    """Dagster's "Terminate" interrupts the run's main thread like this."""
+
+
+def _terminate(*_: object) -> None:
+    raise _TerminatedError
+
+
+def main() -> None:
+    """One of both."""
+    what, argument = sys.argv[1:]
+    configured = settings()
+    if what == "backfill":
+        hook = armed(configured.crash_at)
+        backfill_silver(Lake(configured.lake), date.fromisoformat(argument), reached=hook)
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    migrate(configured.registry)
+    try:
+        LandingRun(configured, argument, log=print, report=lambda report: None).run()
+    except _TerminatedError:
+        return
+
+
+if __name__ == "__main__":
+    main()
