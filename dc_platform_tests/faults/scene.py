@@ -202,7 +202,12 @@ def ids(count: int) -> list[str]:
 
 def event(event_id: str, **payload: Any) -> bytes:
     """An event as a stranger writes it."""
-    made = {"eventId": event_id, "sourceId": SOURCE, "eventType": "t", "payload": payload or {"n": 1}}
+    made = {
+        "eventId": event_id,
+        "sourceId": SOURCE,
+        "eventType": "t",
+        "payload": payload or {"n": 1},
+    }
     return json.dumps(made).encode()
 
 
