@@ -51,6 +51,7 @@ from dc_platform.landing.batch import (
 )
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
+from dc_platform.landing.unused import UnusedFiles
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class Committer:
         )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
         self._writers = ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        self._unused = UnusedFiles(lake, self._identity_files)
         # Of partitions that never landed: where Kafka began when they were met.
         self._met_at: dict[int, int] = {}
         self.refresh()
@@ -157,6 +159,7 @@ class Committer:
 
         When the store fails the batch may be landed again: nothing is doubled.
         """
+        self._unused.remove()
         self._check_fence(batch)
         processed_at = self._clock()
         self._record_gaps(batch, processed_at)
@@ -273,7 +276,8 @@ class Committer:
         return file
 
     def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
-        return write_file(self._lake, spec, rows, partition=processed_at.date())
+        file = write_file(self._lake, spec, rows, partition=processed_at.date())
+        return self._unused.add(spec, file)
 
     def _land_silver(
         self,
@@ -345,6 +349,7 @@ class Committer:
         if batch.counted is not None:
             metadata["dcp.counted"] = json.dumps(batch.counted)
         before = table.version
+        self._unused.use(files)
         try:
             table.commit(files, txns=txns, exact=exact, metadata=metadata)
         except (CommitConflictError, StoreUnavailableError) as error:
@@ -386,3 +391,4 @@ class Committer:
     def close(self) -> None:
         """Stop the writer threads."""
         self._writers.shutdown()
+        self._unused.remove()

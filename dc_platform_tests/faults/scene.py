@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -236,13 +236,21 @@ class Sender(threading.Thread):
             self._pending.append((event_id, future))
             number += 1
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join(timeout=60)
+        self._producer.close(timeout=1)
+
     def end(self) -> list[str]:
         """Stop; gives the ids that Kafka has."""
         self._ended.set()
         self.join(timeout=60)
         self._producer.flush(timeout=120)
         assert all(future.succeeded() for _, future in self._pending)
-        self._producer.close()
         return [event_id for event_id, _ in self._pending]
 
 

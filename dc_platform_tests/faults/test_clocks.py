@@ -42,10 +42,11 @@ class Clock:
 
 def test_landing_whose_clock_jumps_by_days_lands_each_event_once(scene: Scene) -> None:
     clock = Clock(scene.directory)
-    sender = Sender(scene, pause=0.005)
-    sender.start()
     environment = {**clock.environment, "DCP_LANDING_SECONDS": "0.2"}
-    with scene.landing(environment=environment) as lander:
+    with (
+        Sender(scene, pause=0.005) as sender,
+        scene.landing(environment=environment) as lander,
+    ):
         for hours in (0, 24, -24, 0, 48, -2, 24 * 40, 0):
             clock.set(hours=hours)
             version = scene.version()
@@ -53,7 +54,7 @@ def test_landing_whose_clock_jumps_by_days_lands_each_event_once(scene: Scene) -
         assert lander.poll() is None, scene.log_of("land").read_text()
         lander.terminate()
         assert lander.wait(60) == 0
-    sent = sender.end()
+        sent = sender.end()
     # A successor whose clock is a day behind, and a retry of everything.
     scene.send(sent, partition=1)
     clock.set(hours=-24)

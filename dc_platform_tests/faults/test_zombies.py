@@ -93,9 +93,7 @@ def test_of_two_landers_at_once_one_is_fenced(scene: Scene) -> None:
 @pytest.mark.faults
 def test_landers_frozen_at_any_moment_and_woken_after_others_landed(scene: Scene) -> None:
     rng = Random(5)
-    sender = Sender(scene, pause=0.005)
-    sender.start()
-    with ExitStack() as all_of_them:
+    with Sender(scene, pause=0.005) as sender, ExitStack() as all_of_them:
 
         def another(number: int) -> Popen[bytes]:
             version = scene.version()
@@ -116,7 +114,7 @@ def test_landers_frozen_at_any_moment_and_woken_after_others_landed(scene: Scene
             assert landing.poll() is None
         logs = "".join(scene.log_of(f"land-{n}").read_text() for n in range(7))
         assert logs.count("another writer") == 6, logs
-    sent = sender.end()
+        sent = sender.end()
     done = scene.finish()
     assert done.returncode == 0, done.stderr
     scene.assert_exact(sent)
