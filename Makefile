@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test: setup  ## all tests, on real Kafka, Dagster, DuckDB and Trino
 
 test-fast: setup  ## the tests that start no process
 	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow"
+
+test-faults: setup  ## the faults that take long to happen: docs/faults.md
+	$(BIN)/python -m pytest dc_platform_tests/faults -m "faults or not faults"
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check .

@@ -133,6 +133,15 @@ class Settings(BaseSettings):
         description="Memory for identities that duplicates are looked up in; past it: Parquet.",
     )
 
+    retention_warn: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the topic's retention that unlanded records may use up before the"
+        " check retention_guard warns.",
+    )
+    retention_error: float = Field(0.8, gt=0, le=1, description="The same, before it is an error.")
+
     # --- serving ---
     tail_memory_mb: int = Field(
         256, ge=8, description="Memory of the tail; older rows of it spill to disk."

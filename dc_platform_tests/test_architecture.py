@@ -15,7 +15,7 @@ LINES_CAP = 400
 
 # Library → the only places that may import it.
 EDGES = {
-    "kafka": {"broker/client.py"},
+    "kafka": {"broker/client.py", "broker/retention.py"},
     "aiokafka": {"broker/producer.py"},
     "confluent_kafka": {"broker/librdkafka.py"},
     "deltalake": {"lake/"},

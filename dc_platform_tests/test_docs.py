@@ -92,6 +92,14 @@ def test_files_that_are_named_exist(page: str) -> None:
         assert any(place.is_file() for place in places), f"{page} names {named}"
 
 
+def test_tests_that_are_named_exist() -> None:
+    named = re.findall(r"`([a-z_0-9/]+\.py)::(\w+)`", (DOCS / "faults.md").read_text())
+    assert len(named) > 30
+    for file, function in named:
+        text = (ROOT / "dc_platform_tests" / file).read_text()
+        assert f"\ndef {function}(" in text, f"docs/faults.md names {file}::{function}"
+
+
 def test_every_check_is_documented() -> None:
     texts = "".join(page.read_text() for page in DOCS.glob("*.md"))
     for check in CHECKS:

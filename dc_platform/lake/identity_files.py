@@ -53,6 +53,7 @@ class IdentityFiles:
                 sink.write(header)
                 sink.write(body)
         except OSError as error:
+            self.remove(data_path)
             log.warning("the identities of %s are not kept: %s", data_path, error)
 
     def read(self, data_path: str, wanted: I64 | None) -> tuple[U64, U64] | None:

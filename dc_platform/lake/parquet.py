@@ -60,6 +60,8 @@ def write_file(lake: Lake, spec: TableSpec, table: pa.Table, *, partition: date 
             )
             size = sink.tell()
     except OSError as error:
+        # On a full disk half a file would take the room that the next attempt needs.
+        lake.remove(spec, path)
         raise StoreUnavailableError(
             f"writing {spec.name} failed: {error}; free space or repair the store, landing goes on"
             " from where it stopped"

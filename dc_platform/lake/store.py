@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ class Lake:
             return None
 
     def remove(self, spec: TableSpec, path: str) -> None:
-        """Delete a file that was written and never committed."""
-        try:
+        """Delete a file that was never committed, if it is there. It costs room alone: a store that
+        refuses is left to vacuum.
+        """
+        with suppress(OSError):
             self._fs.delete_file(f"{self.uri_of(spec)}/{path}")
-        except FileNotFoundError:
-            return

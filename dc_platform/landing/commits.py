@@ -53,6 +53,7 @@ from dc_platform.landing.batch import (
 )
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
+from dc_platform.landing.unused import UnusedFiles
 from dc_platform.points import Point, Reached, unarmed
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ class Committer:
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
         self._writers = writers or ThreadPoolExecutor(2, thread_name_prefix="parquet")
         self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
+        self._unused = UnusedFiles(lake, self._identity_files)
         # Of partitions that never landed: where Kafka began when they were met.
         self._met_at: dict[int, int] = {}
         self.refresh()
@@ -169,6 +171,7 @@ class Committer:
 
         When the store fails the batch may be landed again: nothing is doubled.
         """
+        self._unused.remove()
         self._check_fence(batch)
         processed_at = self._clock()
         self._record_gaps(batch, processed_at)
@@ -301,7 +304,8 @@ class Committer:
         return file
 
     def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
-        return write_file(self._lake, spec, rows, partition=processed_at.date())
+        file = write_file(self._lake, spec, rows, partition=processed_at.date())
+        return self._unused.add(spec, file)
 
     def _land_silver(
         self,
@@ -379,6 +383,7 @@ class Committer:
         if batch.counted is not None:
             metadata["dcp.counted"] = json.dumps(batch.counted)
         before = table.version
+        self._unused.use(files)
         try:
             table.commit(files, txns=txns, exact=exact, metadata=metadata)
         except (CommitConflictError, StoreUnavailableError) as error:
@@ -420,3 +425,4 @@ class Committer:
     def close(self) -> None:
         """Stop the writer threads."""
         self._writers.shutdown()
+        self._unused.remove()

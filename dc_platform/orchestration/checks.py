@@ -16,6 +16,7 @@ from dc_platform.lake import audit
 from dc_platform.lake.audit import Finding
 from dc_platform.lake.store import Lake
 from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY
+from dc_platform.orchestration.retention import RetentionGuard
 from dc_platform.settings import settings
 
 # Ingest dates that a check looks at: yesterday's last minutes still get late duplicates.
@@ -49,7 +50,8 @@ def _plain(example: dict[str, object]) -> dict[str, object]:
     return {k: v if isinstance(v, int | float | str | None) else str(v) for k, v in example.items()}
 
 
-PROMISES = [
+PROMISES: list[Promise | RetentionGuard] = [
+    RetentionGuard(),
     Promise(
         "no_offset_gaps",
         BRONZE_KEY,
@@ -79,7 +81,7 @@ PROMISES = [
 ]
 
 
-def _check(promise: Promise) -> dg.AssetChecksDefinition:
+def _check(promise: Promise | RetentionGuard) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=promise.asset, name=promise.name, description=promise.description)
     def check() -> dg.AssetCheckResult:
         return dg.AssetCheckResult(**promise.evaluate())

@@ -2,14 +2,17 @@
 
 A lease says who should write; it never protects the tables (the Delta commits do, by their txns).
 It is renewed each second and may be taken when it is stale, or at once when its process is gone
-from this host. A process that wants a lease that lives asks for it, and the owner gives it up after
-its commit: that is how a landing run is handed over without a gap.
+from this host. Times in it are of its owner's clock, which may be wrong or have just been set: stale
+is what was not renewed for 10 s by the clocks, and for 3 s while this process looked on. A process
+that wants a lease that lives asks for it, and the owner gives it up after its commit: that is how a
+landing run is handed over without a gap.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from time import monotonic
 from typing import NamedTuple
 
 import psutil
@@ -20,6 +23,9 @@ from dc_platform.registry.database import Database, now_ms
 from dc_platform.registry.models import LeaseRow
 
 _LANDING = "landing-"
+
+# Owners renew each second.
+_WATCH_SECONDS = 3.0
 
 _ENSURE = text("insert into leases (slot, epoch) values (:slot, 0) on conflict (slot) do nothing")
 
@@ -50,6 +56,8 @@ class Leases:
         self._database = database
         self._stale_ms = int(stale_seconds * 1000)
         self._host = socket.gethostname()
+        # Slot → the renewal that was seen last, and when, by this process's own clock.
+        self._seen: dict[str, tuple[tuple[int, int], float]] = {}
 
     def acquire(self, slot: str, owner: str) -> int | None:
         """Take the lease, giving its epoch; or ask its owner for it, giving None."""
@@ -114,9 +122,18 @@ class Leases:
     def _lives(self, row: LeaseRow, at: int) -> bool:
         if row.owner is None or row.renewed_ms is None:
             return False
-        if not -self._stale_ms <= at - row.renewed_ms <= self._stale_ms:
+        unchanged = self._unchanged_seconds(row.slot, (row.epoch, row.renewed_ms))
+        if row.host == self._host and not _process_lives(row.pid, row.process_started):
             return False
-        return row.host != self._host or _process_lives(row.pid, row.process_started)
+        return abs(at - row.renewed_ms) <= self._stale_ms or unchanged < _WATCH_SECONDS
+
+    def _unchanged_seconds(self, slot: str, renewal: tuple[int, int]) -> float:
+        now = monotonic()
+        seen, since = self._seen.get(slot, (None, now))
+        if seen != renewal:
+            since = now
+            self._seen[slot] = (renewal, now)
+        return now - since
 
 
 def _process_lives(pid: int | None, started: float | None) -> bool:

@@ -72,6 +72,7 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
     assert all(n["owners"] and n["description"] and n["kinds"] for n in nodes)
     checks = {c["name"] for n in nodes for c in n["assetChecksOrError"].get("checks", [])}
     assert checks == {
+        "retention_guard",
         "no_offset_gaps",
         "unique_event_ids",
         "reused_event_ids",

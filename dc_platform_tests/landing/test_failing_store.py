@@ -14,6 +14,7 @@ from dc_platform.contracts.tables import (
     LANDING_BORDER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
+    TableSpec,
 )
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.store import Lake
@@ -146,6 +147,36 @@ def test_a_conflict_removes_only_files_that_no_commit_has(lake: Lake) -> None:
     assert isinstance(result[0], FencedError)
     files = list((Path(lake.uri) / "bronze" / "events").glob("*/*.parquet"))
     assert [str(file) for file in files] == LakeTable(lake, BRONZE_EVENTS).snapshot().paths
+
+
+@pytest.mark.parametrize("spec", [BRONZE_EVENTS, SILVER_QUARANTINE], ids=lambda spec: spec.name)
+def test_files_of_a_landing_that_failed_before_its_commits_are_removed(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, spec: TableSpec
+) -> None:
+    """Silver's file is written while bronze and quarantine are: each attempt leaves one."""
+    writer = committer(lake)
+    original = commits.write_file
+    failed: list[int] = []
+
+    def write_file(lake: Lake, of: TableSpec, *args: Any, **more: Any) -> Any:
+        if of is spec and len(failed) < 3:
+            failed.append(1)
+            raise StoreUnavailableError("full")
+        return original(lake, of, *args, **more)
+
+    monkeypatch.setattr(commits, "write_file", write_file)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError):
+            writer.land(batch(RECORDS))
+    writer.land(batch(RECORDS))
+    writer.close()
+    assert_landed_once(lake, RECORDS)
+    for table in DATA_TABLES:
+        root = Path(lake.uri_of(table))
+        files = {str(file) for file in root.glob("*/*.parquet")}
+        assert files == set(LakeTable(lake, table).snapshot().paths)
+    identities = Path(lake.uri_of(SILVER_EVENTS)) / "_identities"
+    assert len(list(identities.iterdir())) == 1
 
 
 def test_a_border_that_cannot_be_written_stops_nothing(

@@ -21,22 +21,31 @@ ON_SQLITE = pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
 
 
 class Clock:
-    """The time, moved by hand."""
+    """The time, moved by hand; it may jump, as clocks do that are set."""
 
     def __init__(self) -> None:
         self.ms = 1_700_000_000_000
+        self.passed = 0.0
 
     def __call__(self) -> int:
         return self.ms
 
+    def monotonic(self) -> float:
+        return self.passed
+
     def pass_seconds(self, seconds: float) -> None:
+        self.passed += seconds
         self.ms += int(seconds * 1000)
+
+    def jump(self, hours: float) -> None:
+        self.ms += int(hours * 3_600_000)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(leases_module, "now_ms", clock)
+    monkeypatch.setattr(leases_module, "monotonic", clock.monotonic)
     return clock
 
 
@@ -108,6 +117,7 @@ def test_a_lease_is_stale_after_ten_seconds(leases: Leases, clock: Clock) -> Non
     leases.acquire("0", "a")
     clock.pass_seconds(9)
     assert leases.renew("0", "a", 1) is not None
+    assert held_by(leases) == "a"
     clock.pass_seconds(10)
     assert held_by(leases) == "a"
     assert leases.acquire("0", "b") is None
@@ -173,15 +183,38 @@ def test_the_same_owner_again_is_another_epoch(leases: Leases, clock: Clock) -> 
     assert leases.renew("0", "a", 2) is not None
 
 
-def test_a_lease_from_the_far_future_binds_nobody(
-    leases: Leases, database: Database, clock: Clock
+@pytest.mark.parametrize("hours", [-24, -0.01, 0.01, 24])
+def test_a_lease_that_died_with_a_wrong_clock_binds_nobody_for_long(
+    leases: Leases, clock: Clock, hours: float
 ) -> None:
     """A host whose clock was hours ahead died: its lease must not hold for hours."""
     leases.acquire("0", "a")
-    clock.pass_seconds(-10)
+    clock.jump(hours)
     assert leases.acquire("0", "b") is None
-    clock.pass_seconds(-1)
+    clock.pass_seconds(2.9)
+    assert leases.acquire("0", "b") is None
+    clock.pass_seconds(0.1)
     assert leases.acquire("0", "b") == 2
+
+
+@pytest.mark.parametrize("hours", [-24, -0.01, 0.01, 24])
+def test_a_clock_that_jumps_takes_no_lease_from_an_owner_that_renews(
+    leases: Leases, database: Database, clock: Clock, hours: float
+) -> None:
+    """Each process has a clock of its own, and the owner's is set between any two renewals."""
+    successor = Leases(database)
+    assert leases.acquire("0", "a") == 1
+    for _ in range(20):
+        clock.jump(hours)
+        renewed = leases.renew("0", "a", 1)
+        assert renewed is not None
+        clock.jump(-hours)
+        clock.pass_seconds(1)
+        assert held_by(successor) == "a"
+        assert successor.acquire("0", "b") is None
+    # It freezes: who has looked on since then takes it at once.
+    clock.pass_seconds(11)
+    assert successor.acquire("0", "b") == 2
 
 
 @ON_SQLITE
@@ -268,7 +301,9 @@ def race(count: int, attempt: Callable[[int], int | None]) -> list[int | None]:
 
 
 @pytest.mark.parametrize("before", ["never held", "released", "stale"])
-def test_of_many_threads_one_wins(url: str, database: Database, before: str) -> None:
+def test_of_many_threads_one_wins(
+    url: str, database: Database, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leases = Leases(database)
     for round_ in range(5):
         slot = f"slot-{round_}"
@@ -279,8 +314,15 @@ def test_of_many_threads_one_wins(url: str, database: Database, before: str) -> 
         if before == "stale":
             edit(database, "renewed_ms = renewed_ms - 10001")
         ones = [Database(url) for _ in range(6)]
+        rivals = [Leases(one) for one in ones]
         try:
-            won = race(6, lambda n, ones=ones, slot=slot: Leases(ones[n]).acquire(slot, f"o{n}"))
+            # A stale one is taken by whoever has looked on for a while.
+            for now in (0.0, 4.0):
+                monkeypatch.setattr(leases_module, "monotonic", lambda now=now: now)
+                if now == 0.0:
+                    for rival in rivals:
+                        rival.last(slot)
+            won = race(6, lambda n, rivals=rivals, slot=slot: rivals[n].acquire(slot, f"o{n}"))
         finally:
             for one in ones:
                 one.close()
