@@ -26,6 +26,11 @@ ROW_GROUP_ROWS = 122_880
 _READ_ROWS = 500_000
 # Ids, payloads and raw bytes hardly repeat: building a dictionary for them is work for nothing.
 _PLAIN_COLUMNS = frozenset({"event_id", "payload", "raw", "quarantine_id", "raw_sha256"})
+# Numbers that lie close together: as differences they take a tenth less time and room.
+_RISING_COLUMNS = (
+    *("event_time", "received_at", "kafka_timestamp"),
+    *("kafka_offset", "kafka_index", "raw_length"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,18 @@ def write_file(lake: Lake, spec: TableSpec, table: pa.Table, *, partition: date 
     """Write `table`, which has the columns of `spec.file_schema`, as one file of `spec`."""
     name = f"part-{uuid.uuid4()}.parquet"
     path = f"{spec.partition_by}={partition.isoformat()}/{name}" if partition else name
-    columns = [f.name for f in spec.file_schema if f.name not in _PLAIN_COLUMNS]
+    names = spec.file_schema.names
+    rising = {name: "DELTA_BINARY_PACKED" for name in _RISING_COLUMNS if name in names}
     try:
         with lake.output(spec, path) as sink:
             pq.write_table(
-                table.select(spec.file_schema.names),
+                table.select(names),
                 sink,
                 compression=COMPRESSION,
                 compression_level=COMPRESSION_LEVEL,
                 row_group_size=ROW_GROUP_ROWS,
-                use_dictionary=columns,
+                use_dictionary=[n for n in names if n not in _PLAIN_COLUMNS and n not in rising],
+                column_encoding=rising or None,
                 write_statistics=[*spec.statistics],
                 store_schema=False,
                 coerce_timestamps="us",
