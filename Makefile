@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock bench bench-landing bench-freshness clean
+.PHONY: help setup run test test-fast test-ledger check format docs lock bench bench-landing bench-freshness clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test: setup  ## all tests, on real Kafka, Dagster, DuckDB and Trino
 
 test-fast: setup  ## the tests that start no process
 	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow"
+
+test-ledger: setup  ## the ledger's tests among a million events, on real Kafka
+	LEDGER_EVENTS=1000000 LEDGER_EXAMPLES=300 $(BIN)/python -m pytest --timeout=1800 dc_platform_tests/e2e/test_ledger.py dc_platform_tests/landing/test_ledger.py
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check .
