@@ -87,12 +87,12 @@ def _settings(data_dir: Path | None) -> Settings:
 
 def _land_acks(configured: Settings, lake: Any) -> str | None:
     """Bring `ops.acks` up to date; gives why that was not possible."""
-    from dc_platform.errors import BrokerUnavailableError
+    from dc_platform.errors import RetriableError
     from dc_platform.landing.acks import land_acks
 
     try:
         land_acks(configured, lake)
-    except BrokerUnavailableError as error:
+    except RetriableError as error:
         return f"the newest acknowledgements were not read ({error})"
     return None
 

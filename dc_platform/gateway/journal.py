@@ -74,7 +74,7 @@ class Journal:
         self.lost = 0
 
     def write(self, line: bytes) -> None:
-        """Keep a line; never raises. 3 µs."""
+        """Keep a line; never raises. 1.5 µs, of the 6 that an acknowledgement costs."""
         if self._file is None or self._size + len(line) > self._room():
             self._write_slowly(line)
             return

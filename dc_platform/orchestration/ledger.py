@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from dc_platform.contracts.tables import LEDGER
-from dc_platform.errors import BrokerUnavailableError
-from dc_platform.lake.ledger import ledger_rows, totals, unbalanced, update_ledger
+from dc_platform.errors import PlatformError
+from dc_platform.lake.ledger import is_due, ledger_rows, totals, unbalanced, update_ledger
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.acks import KEPT_DAYS, land_acks
@@ -46,24 +46,28 @@ class Kept(NamedTuple):
     findings: dict[str, Any]
 
 
-def keep_ledger() -> Kept:
-    """Land acknowledgements, bring the ledger up to date, look whether it balances."""
+def keep_ledger(*, at_once: bool = True) -> Kept:
+    """Land acknowledgements, bring the ledger up to date, look whether it balances.
+
+    Not `at_once`: the update waits when it would take more than a 20th of the time.
+    """
     configured = settings()
     lake = Lake(configured.lake)
     now = datetime.now(UTC)
     metadata: dict[str, Any] = {}
     try:
         metadata["acknowledgements landed (rows)"] = land_acks(configured, lake).rows
-    except BrokerUnavailableError as error:
+    except PlatformError as error:
         # The tables can be compared all the same; what was acknowledged since is counted later.
         metadata["acknowledgements"] = f"not read: {error}"
-    done = update_ledger(lake, frozen_before=now - timedelta(days=KEPT_DAYS - 1))
+    if at_once or is_due(lake, now):
+        done = update_ledger(lake, frozen_before=now - timedelta(days=KEPT_DAYS - 1))
+        metadata["hours made anew"] = "all" if done.hours is None else done.hours
     rows = ledger_rows(lake, now - timedelta(days=KEPT_DAYS))
     wrong = unbalanced(rows)
     recent = ledger_rows(lake, now - timedelta(hours=_SHOWN_HOURS)).to_pylist()
     metadata |= {
         "dagster/row_count": LakeTable(lake, LEDGER).snapshot().rows,
-        "hours made anew": "all" if done.hours is None else done.hours,
         **{f"{name} (90 days)": n for name, n in totals(rows).items() if name in _COLUMNS},
     }
     if recent:
@@ -134,7 +138,7 @@ def ops_ledger() -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
 @dg.op
 def balance_ledger(context: dg.OpExecutionContext) -> None:
     """Brings the ledger up to date and reports it."""
-    kept = keep_ledger()
+    kept = keep_ledger(at_once=False)
     context.instance.report_runless_asset_event(
         dg.AssetMaterialization(LEDGER_KEY, metadata=kept.metadata)
     )

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from dc_platform.contracts.tables import (
 )
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
-from dc_platform.lake.ledger import Updated, ledger_rows, totals, unbalanced, update_ledger
+from dc_platform.lake.ledger import Updated, is_due, ledger_rows, totals, unbalanced, update_ledger
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -404,6 +404,19 @@ def test_a_log_that_forgot_the_version_before_makes_all_anew(
     land(lake, [valid(1, [(2, A, 0)])])
     assert update_ledger(lake).hours is None
     assert cells(lake) == {(A, H): {"received": 2, "landed": 2}}
+
+
+def test_an_update_that_takes_long_is_done_seldom(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_due(lake, datetime.now(UTC))
+    clock = iter((0.0, 90.0))
+    monkeypatch.setattr("dc_platform.lake.ledger.time.monotonic", lambda: next(clock))
+    land(lake, [valid(0, [(1, A, 0)])])
+    update_ledger(lake)
+    now = datetime.now(UTC)
+    assert not is_due(lake, now + timedelta(minutes=29))
+    assert is_due(lake, now + timedelta(minutes=31))
 
 
 # --- anything ---
