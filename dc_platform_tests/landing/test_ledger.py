@@ -223,16 +223,17 @@ def test_what_was_acknowledged_and_not_reached_is_in_flight(lake: Lake) -> None:
 
 @pytest.mark.parametrize("point", ["after bronze", "after quarantine", "silver written"])
 def test_bronze_ahead_of_silver_is_in_flight(lake: Lake, point: str) -> None:
-    sent = [valid(0, [(1, A, 0)]), rejected(1, [1])]
+    sent = [valid(0, [(1, A, 0)]), valid(1, [(2, A, 0)]), rejected(2, [1])]
     tell(lake, sent)
+    land(lake, sent[:1])
     run = committer(lake, reached=crash_at(point))
     with pytest.raises(CrashError):
-        run.land(batch_of(sent, run.offsets))
+        run.land(batch_of(sent[1:], run.offsets))
     update_ledger(lake)
-    assert cells(lake)[A, H] == {"received": 2, "in_flight": 2}
+    assert cells(lake)[A, H] == {"received": 3, "landed": 1, "in_flight": 2}
     land_again(lake, [one.record for one in sent])
     update_ledger(lake)
-    assert cells(lake)[A, H] == {"received": 2, "landed": 1, "rejected": 1}
+    assert cells(lake)[A, H] == {"received": 3, "landed": 2, "rejected": 1}
 
 
 def test_a_row_of_a_gateway_that_did_not_know_the_topic_is_found_by_its_block(lake: Lake) -> None:
@@ -346,6 +347,27 @@ def test_of_a_block_without_acknowledgement_the_header_counts(lake: Lake) -> Non
     land(other, [lost])
     update_ledger(other)
     assert cells(other) == {(A, H): {"received": 3, "landed": 1, "missing": 2}}
+
+
+def test_what_comes_of_a_damaged_block_is_not_what_was_acknowledged(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)]), valid(1, [(2, A, 0)]), valid(2, [(3, A, 0)])]
+    values = (line(1, A, 0), b"damaged", line(3, A, 1))
+    tell(lake, sent)
+    land(
+        lake,
+        [
+            one._replace(record=one.record._replace(value=value))
+            for one, value in zip(sent, values, strict=True)
+        ],
+    )
+    update_ledger(lake)
+    assert cells(lake) == {
+        (A, H): {"received": 3, "landed": 1, "missing": 2},
+        (A, H + 1): {"received": 1, "landed": 1},
+        (None, H): {"received": 1, "rejected": 1},
+    }
+    (found,) = unbalanced(ledger_rows(lake, EVER))
+    assert [e["offset"] for e in json.loads(found["examples"])] == [1, 2]
 
 
 def test_silver_doubled_is_too_many(lake: Lake) -> None:
