@@ -43,6 +43,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 EVENTS = int(os.environ.get("LEDGER_EVENTS", "100000"))
 KILLS = 1 if EVENTS <= 100_000 else 5
 PER_REQUEST = 5_000
+# Events that a gateway acknowledges before it is killed.
+PER_START = 500
 
 
 class Scene(NamedTuple):
@@ -140,27 +142,40 @@ class Client(threading.Thread):
                     self.acknowledged += ids
 
 
+def kill_with_lines(pid: int, journal: Path) -> None:
+    """SIGKILL, at a moment when there are lines that were not shipped."""
+    deadline = time.monotonic() + 60
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        if any(path.stat().st_size for path in journal.glob("*.ndjson")):
+            os.kill(pid, signal.SIGKILL)
+            return
+        os.kill(pid, signal.SIGCONT)
+        assert time.monotonic() < deadline, "no line is ever on disk"
+        time.sleep(0.05)
+
+
 def test_what_a_killed_gateway_acknowledged_is_in_the_ledger(scene: Scene) -> None:
     acknowledged: list[str] = []
+    journal = scene.directory / "data" / "gateway" / "gateway-1"
     for start in range(KILLS):
         with gateway(scene, f"killed-{start}") as url:
             clients = [Client(url, key) for key in scene.sources.values() for _ in range(4)]
             for client in clients:
                 client.start()
-            # Not in step with the shipping, which is done each second.
-            time.sleep(1.4 + 0.3 * start % 1)
-            os.kill(pid_of(url), signal.SIGKILL)
+            deadline = time.monotonic() + 120
+            while sum(len(client.acknowledged) for client in clients) < PER_START:
+                assert time.monotonic() < deadline, "the gateway takes nothing"
+                time.sleep(0.05)
+            kill_with_lines(pid_of(url), journal)
             for client in clients:
                 client.join(timeout=30)
                 acknowledged += client.acknowledged
-    journal = scene.directory / "data" / "gateway" / "gateway-1"
-    assert list(journal.glob("*.ndjson")), "the last one left lines that it had not shipped"
     with gateway(scene, "after"):
         deadline = time.monotonic() + 30
         while list(journal.glob("*.ndjson")):
             assert time.monotonic() < deadline, "what was left is not shipped"
             time.sleep(0.1)
-    assert len(acknowledged) > 100 * KILLS
     scene.land()
     code, found = scene.audit()
     assert (code, found["balanced"]) == (0, True), found
