@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,6 +45,8 @@ test-fast: setup  ## the tests that start no process
 
 test-faults: setup  ## the faults that take long to happen: docs/faults.md
 	$(BIN)/python -m pytest dc_platform_tests/faults -m "faults or not faults"
+test-ledger: setup  ## the ledger's tests among a million events, on real Kafka
+	LEDGER_EVENTS=1000000 LEDGER_EXAMPLES=300 $(BIN)/python -m pytest --timeout=1800 dc_platform_tests/e2e/test_ledger.py dc_platform_tests/landing/test_ledger.py
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check .

@@ -10,10 +10,11 @@ from dc_platform.orchestration.assets import (
     topic,
 )
 from dc_platform.orchestration.checks import CHECKS, checks_job, checks_schedule
+from dc_platform.orchestration.ledger import ops_ledger
 from dc_platform.orchestration.sensor import landing_sensor
 
 defs = dg.Definitions(
-    assets=[topic, bronze_events, silver_events, quarantine],
+    assets=[topic, bronze_events, silver_events, quarantine, ops_ledger],
     asset_checks=CHECKS,
     jobs=[landing_job, checks_job],
     schedules=[checks_schedule],

@@ -171,6 +171,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def acks_topic(self) -> str:
+        """The topic of what was acknowledged."""
+        return f"{self.topic}-acks"
+
+    @property
     def lake(self) -> str:
         """Root of the lake: a directory."""
         return _directory(self.lake_uri) or str((self.data_dir / "lake").absolute())

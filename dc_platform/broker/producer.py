@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from dc_platform.broker.records import MAX_RECORD_BYTES
+from dc_platform.broker.records import MAX_RECORD_BYTES, Acknowledged
 from dc_platform.errors import BrokerUnavailableError
 from dc_platform.points import Point, Reached, unarmed
 
@@ -89,21 +89,22 @@ class BlockProducer:
         partition: int,
         key: bytes | None,
         headers: Sequence[tuple[str, bytes]],
-    ) -> None:
-        """Returns when Kafka has the block (`acks=all`); raises BrokerUnavailableError."""
+    ) -> Acknowledged:
+        """Returns when Kafka has the block (`acks=all`), where; raises BrokerUnavailableError."""
         producer = self._living()
         try:
             acknowledged = await producer.send(
                 self._topic, value=value, key=key, partition=partition, headers=list(headers)
             )
             self._reached(Point.BLOCK_QUEUED)
-            await acknowledged
+            there = await acknowledged
         except KafkaError as error:
             if producer is self._producer and _is_fatal(error):
                 log.error("the producer cannot go on (%s): connecting anew", error)
                 self._producer = None
                 await self.start()
             raise BrokerUnavailableError(f"Kafka did not take a block: {error!r}") from error
+        return Acknowledged(there.partition, there.offset)
 
     async def probe(self) -> bool:
         """Whether the broker answers."""

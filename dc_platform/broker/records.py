@@ -26,6 +26,13 @@ class Record(NamedTuple):
     value: bytes
 
 
+class Acknowledged(NamedTuple):
+    """Where Kafka put a record."""
+
+    partition: int
+    offset: int
+
+
 class TopicInfo(NamedTuple):
     """A topic and the cluster that it is in. A recreated topic has another `topic_id`."""
 

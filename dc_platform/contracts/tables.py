@@ -52,6 +52,21 @@ COLUMN_DOCS: dict[str, str] = {
     "to_offset": "First offset after it that is not.",
     "why": "expired: Kafka deleted it before it landed; before the first landing: Kafka no longer"
     " had it when landing met the partition; topic deleted: the topic was deleted with it.",
+    "hour": "Hour (UTC) in which the gateway received the events; a stranger's: of Kafka's timestamp.",
+    "hour_date": "UTC date of hour: the partition.",
+    "events": "Events of the source and hour in the block.",
+    "acked_at": "When Kafka's acknowledgement reached the gateway.",
+    "received": "Events acknowledged (ops.acks); of blocks without such a line, and of strangers'"
+    " records, those in bronze.",
+    "landed": "Rows of silver.events.",
+    "duplicates": "Accepted events whose identity silver.events has from another address.",
+    "rejected": "Events with a row in silver.quarantine, those rejected again included.",
+    "sampled_out": "Events left out by sampling.",
+    "deleted": "Events that had landed and were deleted on request.",
+    "gap": "Acknowledged events that Kafka lost before they landed: they are lost.",
+    "in_flight": "Acknowledged events that landing has not reached.",
+    "missing": "received less all of these: 0, or events are lost; below 0: there are too many.",
+    "examples": "JSON: some of what is missing or lost, by address.",
 }
 
 
@@ -227,12 +242,65 @@ GAPS = TableSpec(
     partition_by=None,
 )
 
+ACKS = TableSpec(
+    name="ops.acks",
+    description="What Kafka acknowledged to the gateways: one row per block, source and hour, kept for"
+    " 90 days.",
+    columns=pa.schema(
+        [
+            ("tenant_id", pa.string()),
+            ("source_id", pa.string()),
+            ("hour", TIMESTAMP),
+            ("block_id", pa.string()),
+            ("verdict", pa.string()),
+            ("events", pa.int64()),
+            ("topic_id", pa.string()),
+            ("kafka_partition", pa.int32()),
+            ("kafka_offset", pa.int64()),
+            ("acked_at", TIMESTAMP),
+            ("processed_at", TIMESTAMP),
+            ("ingest_date", pa.date32()),
+        ]
+    ),
+    statistics=("hour", "acked_at", "kafka_partition", "kafka_offset"),
+)
+
+LEDGER = TableSpec(
+    name="ops.ledger",
+    description="received = landed + duplicates + rejected + sampled_out + deleted + gap + in_flight,"
+    " per source, hour and topic; what does not balance is missing.",
+    columns=pa.schema(
+        [
+            ("tenant_id", pa.string()),
+            ("source_id", pa.string()),
+            ("hour", TIMESTAMP),
+            ("topic_id", pa.string()),
+            ("received", pa.int64()),
+            ("landed", pa.int64()),
+            ("duplicates", pa.int64()),
+            ("rejected", pa.int64()),
+            ("sampled_out", pa.int64()),
+            ("deleted", pa.int64()),
+            ("gap", pa.int64()),
+            ("in_flight", pa.int64()),
+            ("missing", pa.int64()),
+            ("examples", pa.string()),
+            ("processed_at", TIMESTAMP),
+            ("hour_date", pa.date32()),
+        ]
+    ),
+    statistics=("hour", "source_id", "missing", "gap", "in_flight"),
+    partition_by="hour_date",
+)
+
 TABLES: tuple[TableSpec, ...] = (
     BRONZE_EVENTS,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
     LANDING_BORDER,
     GAPS,
+    ACKS,
+    LEDGER,
 )
 
 # What decoding gives: every column that bronze, silver or quarantine needs, one row per event.

@@ -6,6 +6,8 @@ requests.py    a body to the events in it
 auth.py        whose key it is
 ingest.py      the protocol-free way in: judge, give ids, hand to the batcher
 batcher.py     events of many requests to Kafka blocks
+acks.py        what Kafka acknowledged, to a topic of its own, for the ledger
+journal.py     and to a local file before that, so that it outlives the process
 pressure.py    back-pressure and the circuit breaker in front of Kafka
 activity.py    what each source sends, for the registry
 admin.py       sources and tokens over HTTP

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,10 +18,12 @@ from dc_platform.broker.client import ensure_topic
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
 from dc_platform.gateway import admin, routes
+from dc_platform.gateway.acks import Acks
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.auth import KeyRing
 from dc_platform.gateway.batcher import Batcher
-from dc_platform.gateway.ingest import Ingest, IngestLimits
+from dc_platform.gateway.ingest import Ingest, IngestLimits, clock_ms
+from dc_platform.gateway.journal import Journal
 from dc_platform.gateway.pressure import Circuit, EventQueue
 from dc_platform.points import armed
 from dc_platform.registry.access import TokenRing
@@ -52,13 +55,20 @@ def create_app(settings: Settings) -> FastAPI:
             slow_rate=settings.queue_slow_rate,
             patience=settings.ack_timeout_seconds,
         )
+        boot_id = secrets.token_hex(6)
+        shipper = BlockProducer(settings.kafka_bootstrap, settings.acks_topic)
+        journal = Journal(
+            settings.data_dir / "gateway" / quote(settings.gateway_id, safe=""), boot_id
+        )
+        acks = Acks(journal, shipper, gateway_id=settings.gateway_id, clock=clock_ms)
         batcher = Batcher(
             producer,
             gateway_id=settings.gateway_id,
-            boot_id=secrets.token_hex(6),
+            boot_id=boot_id,
             batch_events=settings.batch_events,
             batch_wait_ms=settings.batch_wait_ms,
             reached=reached,
+            acknowledged=acks.saw,
         )
         limits = IngestLimits(
             settings.future_limit_ms, settings.max_event_bytes, settings.ack_timeout_seconds
@@ -67,10 +77,11 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.doors = routes.Doors(settings, keys, ingest)
         app.state.sources = sources
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
-        app.state.health = lambda: _health(producer, circuit, queue, activity)
+        app.state.health = lambda: _health(producer, circuit, queue, activity, journal)
         await asyncio.to_thread(keys.refresh)
         tasks = [
-            asyncio.create_task(_open_topic(settings, producer)),
+            asyncio.create_task(_open_topics(settings, producer, shipper, acks)),
+            asyncio.create_task(acks.follow()),
             asyncio.create_task(keys.follow()),
             asyncio.create_task(activity.follow()),
             asyncio.create_task(circuit.watch()),
@@ -83,6 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*tasks, return_exceptions=True)
             await producer.stop()
+            await acks.stop()
+            await shipper.stop()
             database.close()
 
     app = FastAPI(
@@ -106,26 +119,44 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _open_topic(settings: Settings, producer: BlockProducer) -> None:
-    """Create the topic when it is missing, then connect; a broker that is away is waited for."""
+async def _open_topics(
+    settings: Settings, producer: BlockProducer, shipper: BlockProducer, acks: Acks
+) -> None:
+    """Create the topics when they are missing, then connect; a broker that is away is waited for.
+    Afterwards the topic's id is asked for again whenever it may be another one.
+    """
+    acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
+    await producer.start()
+    await _topic_id(settings, settings.acks_topic, 1)
+    await shipper.start()
+    while True:
+        await acks.topic_unknown.wait()
+        acks.topic_unknown.clear()
+        acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
+
+
+async def _topic_id(settings: Settings, topic: str, partitions: int) -> str:
     while True:
         try:
-            await asyncio.to_thread(
+            info = await asyncio.to_thread(
                 ensure_topic,
                 settings.kafka_bootstrap,
-                settings.topic,
-                partitions=settings.topic_partitions,
+                topic,
+                partitions=partitions,
                 replication=settings.topic_replication,
             )
         except BrokerUnavailableError:
             await asyncio.sleep(1.0)
             continue
-        await producer.start()
-        return
+        return info.topic_id
 
 
 def _health(
-    producer: BlockProducer, circuit: Circuit, queue: EventQueue, activity: ActivityLog
+    producer: BlockProducer,
+    circuit: Circuit,
+    queue: EventQueue,
+    activity: ActivityLog,
+    journal: Journal,
 ) -> dict[str, Any]:
     ready = producer.connected and circuit.state != "open"
     return {
@@ -134,4 +165,5 @@ def _health(
         "queue": {"events": queue.waiting},
         "accepted": activity.accepted,
         "rejected": activity.rejected,
+        "journal": {"lost": journal.lost},
     }

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from dc_platform.broker.client import partition_of
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.contracts import blocks
+from dc_platform.contracts.acks import Counts, hour_of
 from dc_platform.contracts.blocks import BlockId, block_headers
 from dc_platform.points import Point, Reached, unarmed
 
@@ -27,7 +28,8 @@ class _Block:
     """A block that is being filled. `done` resolves when Kafka has it."""
 
     lines: list[bytes] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    # By source and epoch hour of receipt.
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter)
     bytes: int = 0
     done: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -46,9 +48,11 @@ class Batcher:
         boot_id: str,
         batch_events: int,
         batch_wait_ms: int,
+        acknowledged: Callable[..., None],
         reached: Reached = unarmed,
     ) -> None:
         self._producer = producer
+        self._acknowledged = acknowledged
         self._gateway_id = gateway_id
         self._boot_id = boot_id
         self._events = batch_events
@@ -61,14 +65,23 @@ class Batcher:
         self._partitions_of: dict[str, int] = {}
 
     async def add(
-        self, tenant: str, source_id: str, lines: Sequence[bytes], *, batch_id: str | None = None
+        self,
+        tenant: str,
+        source_id: str,
+        lines: Sequence[bytes],
+        *,
+        received_ms: int,
+        batch_id: str | None = None,
     ) -> None:
-        """Returns when Kafka has all lines; raises BrokerUnavailableError."""
+        """Returns when Kafka has all lines, and their acknowledgement is written down; raises
+        BrokerUnavailableError.
+        """
         partition = self._partition(source_id)
+        hour = hour_of(received_ms)
         small = len(lines) < self._events // 4 and sum(map(len, lines)) < BLOCK_BYTES // 4
         if small and batch_id is None:
             # Shielded: a client that goes away must not take its neighbours' block with it.
-            await asyncio.shield(self._share(tenant, partition, source_id, lines))
+            await asyncio.shield(self._share(tenant, partition, (source_id, hour), lines))
             return
         sends = [
             self._task(
@@ -79,7 +92,7 @@ class Batcher:
                     tenant=tenant,
                     partition=partition,
                     key=source_id,
-                    counts={source_id: len(part)},
+                    counts={(source_id, hour): len(part)},
                     batch_id=batch_id,
                 )
             )
@@ -88,7 +101,14 @@ class Batcher:
         await asyncio.gather(*(asyncio.shield(send) for send in sends))
 
     async def add_rejects(
-        self, tenant: str, source_id: str, value: bytes, count: int, *, batch_id: str | None = None
+        self,
+        tenant: str,
+        source_id: str,
+        value: bytes,
+        count: int,
+        *,
+        received_ms: int,
+        batch_id: str | None = None,
     ) -> None:
         """Send an Arrow block of rejected events."""
         await self._send(
@@ -98,7 +118,7 @@ class Batcher:
             tenant=tenant,
             partition=self._partition(source_id),
             key=source_id,
-            counts={source_id: count},
+            counts={(source_id, hour_of(received_ms)): count},
             batch_id=batch_id,
         )
 
@@ -123,7 +143,7 @@ class Batcher:
         return parts
 
     def _share(
-        self, tenant: str, partition: int, source_id: str, lines: Sequence[bytes]
+        self, tenant: str, partition: int, whose: tuple[str, int], lines: Sequence[bytes]
     ) -> asyncio.Future[None]:
         where = (tenant, partition)
         size = sum(map(len, lines))
@@ -143,7 +163,7 @@ class Batcher:
                 block.timer = loop.call_later(0, self._flush, where)
         block.lines += lines
         block.bytes += size
-        block.counts[source_id] += len(lines)
+        block.counts[whose] += len(lines)
         done = block.done
         if len(block.lines) >= self._events or block.bytes >= BLOCK_BYTES:
             self._flush(where)
@@ -173,7 +193,7 @@ class Batcher:
 
     async def _send_shared(self, where: tuple[str, int], block: _Block) -> None:
         tenant, partition = where
-        sources = list(block.counts)
+        sources = {source for source, _ in block.counts}
         try:
             await self._send(
                 b"\n".join(block.lines),
@@ -182,8 +202,8 @@ class Batcher:
                 tenant=tenant,
                 partition=partition,
                 # A mixed block has no key: its partition says where it belongs.
-                key=sources[0] if len(sources) == 1 else None,
-                counts=dict(block.counts),
+                key=sources.pop() if len(sources) == 1 else None,
+                counts=block.counts,
             )
         except Exception as error:
             if not block.done.done():
@@ -206,20 +226,30 @@ class Batcher:
         tenant: str,
         partition: int,
         key: str | None,
-        counts: dict[str, int],
+        counts: Counts,
         batch_id: str | None = None,
     ) -> None:
         self._number += 1
+        block = BlockId(self._gateway_id, self._boot_id, self._number)
         headers = block_headers(
-            BlockId(self._gateway_id, self._boot_id, self._number),
+            block,
             content_type=content_type,
             verdict=verdict,
             tenant=tenant,
-            counts=counts,
+            counts=_by_source(counts),
             batch_id=batch_id,
         )
         self._reached(Point.BEFORE_BLOCK)
-        await self._producer.send(
+        at = await self._producer.send(
             value, partition=partition, key=key.encode() if key else None, headers=headers
         )
         self._reached(Point.BLOCK_ACKED)
+        # Before anybody is answered.
+        self._acknowledged(block, at, tenant=tenant, verdict=verdict, counts=counts)
+
+
+def _by_source(counts: Counts) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for (source, _), events in counts.items():
+        sums[source] = sums.get(source, 0) + events
+    return sums

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from dc_platform.contracts import identity
 from dc_platform.contracts.envelope import Envelope, Rejected, judge_event
@@ -188,9 +189,10 @@ class Ingest:
         whose = owner.tenant_id, owner.source_id
         async with self._queue.admit(len(lines) + len(rejects)):
             with self._circuit.calling():
-                sends = [self._batcher.add(*whose, lines, batch_id=batch_id)] if lines else []
+                about: _About = {"received_ms": received_ms, "batch_id": batch_id}
+                sends = [self._batcher.add(*whose, lines, **about)] if lines else []
                 sends += [
-                    self._batcher.add_rejects(*whose, value, count, batch_id=batch_id)
+                    self._batcher.add_rejects(*whose, value, count, **about)
                     for value, count in blocks
                 ]
                 try:
@@ -203,6 +205,13 @@ class Ingest:
                     ) from None
         self._reached(Point.BEFORE_ANSWER)
         self._activity.saw(owner.source_id, accepted=len(lines), rejected=len(rejects))
+
+
+class _About(TypedDict):
+    """What all blocks of a request have in common."""
+
+    received_ms: int
+    batch_id: str | None
 
 
 def _parts(rejects: Sequence[Reject]) -> list[list[Reject]]:

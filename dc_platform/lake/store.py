@@ -25,9 +25,11 @@ class Lake:
         """The URI of a table."""
         return f"{self.uri}/{spec.path}"
 
-    def open(self, spec: TableSpec) -> DeltaTable:
-        """The table at its newest version, as delta-rs has it; for `lake/table.py` alone."""
-        return DeltaTable(self.uri_of(spec))
+    def open(self, spec: TableSpec, version: int | None = None) -> DeltaTable:
+        """The table at a version, by default the newest, as delta-rs has it; for `lake/table.py`
+        alone.
+        """
+        return DeltaTable(self.uri_of(spec), version=version)
 
     def exists(self, spec: TableSpec) -> bool:
         """Whether the table was created."""

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -28,6 +29,8 @@ from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.store import Lake
+
+Partitions = Mapping[date, Sequence[DataFile]] | Mapping[None, Sequence[DataFile]]
 
 # Retries of a rebased commit; each is one attempt at a newer version.
 _REBASE_RETRIES = 30
@@ -58,6 +61,20 @@ class Snapshot:
                 else pa.nulls(size)
             )
         return both[0], both[1]
+
+    def overlapping(self, column: str, ranges: Iterable[tuple[int, int]]) -> Snapshot:
+        """Only the files whose `column`, a time, may lie in one of the ranges [from, to], in epoch
+        microseconds.
+        """
+        low, high = (bound.cast(pa.int64()) for bound in self.bounds(column))
+        keep = pa.repeat(False, len(self.actions))
+        for first, last in ranges:
+            near = pc.and_(
+                pc.less_equal(low, last).fill_null(True),
+                pc.greater_equal(high, first).fill_null(True),
+            )
+            keep = pc.or_(keep, near)
+        return Snapshot(self.version, self.actions.filter(keep), self.root)
 
     @property
     def rows(self) -> int:
@@ -122,6 +139,14 @@ class LakeTable:
         actions = pa.table(self._delta.get_add_actions(flatten=True))
         return Snapshot(self.version, actions, self.uri)
 
+    def at(self, version: int) -> Snapshot | None:
+        """The live files of an older version; None when the log no longer has it."""
+        try:
+            old = self.lake.open(self.spec, version)
+        except (DeltaError, OSError):
+            return None
+        return Snapshot(version, pa.table(old.get_add_actions(flatten=True)), self.uri)
+
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Commits with their metadata, newest first."""
         try:
@@ -155,11 +180,18 @@ class LakeTable:
         """Put `files` in place of all files of a partition, or of all there are in a table without
         partitions; exact, as `commit` with exact=True.
         """
+        files_of: Partitions = {None: files} if partition is None else {partition: files}
+        return self.replace_all(files_of, metadata=metadata)
+
+    def replace_all(self, partitions: Partitions, *, metadata: Mapping[str, str]) -> int:
+        """Put files in place of all files of several partitions, in one exact commit."""
+        column = self.spec.partition_by
+        name = f"partition.{column}"
         rows = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
-        name = f"partition.{self.spec.partition_by}"
-        old = [_remove(r, self.spec.partition_by) for r in rows if r.get(name) == partition]
+        old = [_remove(r, column) for r in rows if r.get(name) in partitions]
+        new = [_add(file, column) for files in partitions.values() for file in files]
         return self._write(
-            [*old, *(_add(file, self.spec.partition_by) for file in files)],
+            [*old, *new],
             CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0),
         )
 

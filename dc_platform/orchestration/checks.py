@@ -16,6 +16,7 @@ from dc_platform.lake import audit
 from dc_platform.lake.audit import Finding
 from dc_platform.lake.store import Lake
 from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY
+from dc_platform.orchestration.ledger import balance_ledger
 from dc_platform.orchestration.retention import RetentionGuard
 from dc_platform.settings import settings
 
@@ -105,8 +106,9 @@ def evaluate_promises(context: dg.OpExecutionContext) -> None:
 
 @dg.job(name="checks", description="All asset checks at once.", tags={"dc_platform/lane": "checks"})
 def checks_job() -> None:
-    """Evaluates all asset checks."""
+    """Evaluates all asset checks, and keeps the ledger."""
     evaluate_promises()
+    balance_ledger()
 
 
 checks_schedule = dg.ScheduleDefinition(

@@ -19,8 +19,10 @@ TABLES = (
     "bronze.events",
     "silver.events",
     "silver.quarantine",
+    "ops.acks",
     "ops.gaps",
     "ops.landing_border",
+    "ops.ledger",
 )
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
 # They tell about the process, its files or its settings, write, wait, or reach past the lists above.

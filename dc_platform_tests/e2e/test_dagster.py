@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 SILVER = ["silver", "events"]
 BRONZE = ["bronze", "events"]
+LEDGER = ["ops", "ledger"]
 _SELECTOR = {"repositoryLocationName": "dc_platform", "repositoryName": "__repository__"}
 
 
@@ -63,7 +64,13 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
              assetChecksOrError { ... on AssetChecks { checks { name } } } } }"""
     )["assetNodes"]
     by_key = {"/".join(n["assetKey"]["path"]): n for n in nodes}
-    assert set(by_key) == {"kafka/events", "bronze/events", "silver/events", "silver/quarantine"}
+    assert set(by_key) == {
+        "kafka/events",
+        "bronze/events",
+        "silver/events",
+        "silver/quarantine",
+        "ops/ledger",
+    }
     assert by_key["bronze/events"]["dependencyKeys"] == [{"path": ["kafka", "events"]}]
     assert by_key["silver/events"]["dependencyKeys"] == [{"path": BRONZE}]
     assert by_key["silver/quarantine"]["dependencyKeys"] == [{"path": BRONZE}]
@@ -77,6 +84,7 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
         "unique_event_ids",
         "reused_event_ids",
         "every_accepted_event_landed",
+        "ledger_balances",
     }
 
 
@@ -183,7 +191,7 @@ def test_the_checks_pass_and_say_what_they_looked_at(platform: Platform, query_t
     reports = len(materializations(platform, BRONZE))
     landed(platform, query_token, send(platform, 10), 10)
     wait_for(lambda: len(materializations(platform, BRONZE)) > reports, 90, "another report")
-    for key in (BRONZE, SILVER):
+    for key in (BRONZE, SILVER, LEDGER):
         checks = platform.graphql(
             """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
                  assetChecksOrError { ... on AssetChecks { checks { name

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from dc_platform.broker.records import MAX_RECORD_BYTES
+from dc_platform.broker.records import MAX_RECORD_BYTES, Acknowledged
 from dc_platform.contracts import blocks
 from dc_platform.errors import BrokerUnavailableError
 
@@ -63,16 +63,18 @@ class FakeProducer:
         partition: int,
         key: bytes | None,
         headers: Sequence[tuple[str, bytes]],
-    ) -> None:
+    ) -> Acknowledged:
         assert 0 <= partition < self.partitions
         if len(value) > MAX_RECORD_BYTES:
             raise BrokerUnavailableError("the record is too large")
+        offset = sum(record.partition == partition for record in self.records)
         self.records.append(Sent(value, partition, key, dict(headers)))
         answer = asyncio.get_running_loop().create_future()
         self._answers.append(answer)
         if not self.held:
             answer.set_result(None)
         await answer
+        return Acknowledged(partition, offset)
 
     def acknowledge(self, number: int) -> None:
         """Let a send through."""

@@ -10,6 +10,7 @@ from dc_platform.broker.client import partition_of
 from dc_platform.contracts import blocks
 from dc_platform.gateway.batcher import BLOCK_BYTES
 from dc_platform_tests.gateway.batching import EVENTS, WAIT, Requests, lines, now
+from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.virtual_time import run, settle
 
 
@@ -58,7 +59,9 @@ def test_requests_at_once_share_a_block_per_tenant_and_partition() -> None:
         on = [[s for s in map(str, range(20)) if partition_of(s, 2) == p][:2] for p in (0, 1)]
         add = requests.batcher.add
         tasks = [
-            asyncio.create_task(add(tenant, source, [f"{tenant} {source}".encode()]))
+            asyncio.create_task(
+                add(tenant, source, [f"{tenant} {source}".encode()], received_ms=NOW)
+            )
             for tenant in ("t", "u")
             for source in (*on[0], *on[1])
         ]
@@ -185,7 +188,9 @@ def test_a_large_request_makes_blocks_of_its_own(
 def test_rejects_are_a_block_of_their_own() -> None:
     async def scenario() -> None:
         requests = Requests(held=False)
-        await requests.batcher.add_rejects("t", "s", b"arrow\nbytes", 3, batch_id="batch-1")
+        await requests.batcher.add_rejects(
+            "t", "s", b"arrow\nbytes", 3, received_ms=NOW, batch_id="batch-1"
+        )
         (record,) = requests.records
         assert (record.value, record.key, record.counts) == (b"arrow\nbytes", b"s", {"s": 3})
         assert record.headers[blocks.CONTENT_TYPE] == blocks.ARROW.encode()

@@ -14,6 +14,7 @@ from dc_platform.contracts import blocks
 from dc_platform.errors import BrokerUnavailableError
 from dc_platform.gateway.batcher import BLOCK_BYTES
 from dc_platform_tests.gateway.batching import EVENTS, WAIT, Requests, lines
+from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.virtual_time import run, settle
 
 
@@ -98,14 +99,14 @@ def test_without_a_broker_it_fails_at_once_and_afterwards_it_works() -> None:
         requests = Requests(partitions=None, held=False)
         for count in (1, 300):
             with pytest.raises(BrokerUnavailableError):
-                await requests.batcher.add("t", "s", lines("l", count))
+                await requests.batcher.add("t", "s", lines("l", count), received_ms=NOW)
         with pytest.raises(BrokerUnavailableError):
-            await requests.batcher.add_rejects("t", "s", b"arrow", 1)
+            await requests.batcher.add_rejects("t", "s", b"arrow", 1, received_ms=NOW)
         requests.producer.partitions = 8
-        await requests.batcher.add("t", "s", [b"x"])
+        await requests.batcher.add("t", "s", [b"x"], received_ms=NOW)
         # The topic was made anew, with fewer partitions.
         requests.producer.partitions = 1
-        await requests.batcher.add("t", "s", [b"y"])
+        await requests.batcher.add("t", "s", [b"y"], received_ms=NOW)
         assert [r.partition for r in requests.records] == [partition_of("s", 8), 0]
 
     run(scenario())

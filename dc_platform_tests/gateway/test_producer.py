@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient
 from dc_platform.broker.client import ensure_topic
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.broker.reader import reader_for
-from dc_platform.broker.records import MAX_RECORD_BYTES
+from dc_platform.broker.records import MAX_RECORD_BYTES, Acknowledged
 from dc_platform.errors import BrokerUnavailableError
 from dc_platform.stack.kafka import LocalKafka
 from dc_platform_tests.gateway.producers import FakeProducer, Sent
@@ -151,7 +151,7 @@ def test_sends_to_a_partition_arrive_in_their_order(broker: FakeBroker | RealBro
             asyncio.create_task(producer.send(value, partition=1, key=None, headers=()))
             for value in values
         ]
-        await asyncio.gather(*tasks)
+        assert await asyncio.gather(*tasks) == [Acknowledged(1, n) for n in range(len(values))]
 
     with_producer(broker, work)
     assert [record.value for record in broker.read(len(values))] == values

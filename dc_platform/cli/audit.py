@@ -1,0 +1,128 @@
+"""`dcp audit`: does the ledger balance? Made anew from the tables, whatever `ops.ledger` says."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dc_platform.cli.options import AsJson, DataDir, settings_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dc_platform.settings import Settings
+
+_SHOWN = 50
+_COLUMNS = ("received", "landed", "duplicates", "rejected", "gap", "in_flight", "missing")
+# Clocks of gateways may be ahead.
+_AHEAD_HOURS = 48
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(audit)
+
+
+def audit(
+    hours: Annotated[
+        int, typer.Option("--hours", min=0, help="Only the last so many hours; 0: all.")
+    ] = 0,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Compare what was acknowledged with what the tables have, by source and hour.
+
+    Exit code 1 when an acknowledged event is missing or lost, or one is there too often.
+    """
+    from dc_platform.lake.balance import balance, pin
+    from dc_platform.lake.ledger import totals, unbalanced, with_defaults
+    from dc_platform.lake.store import Lake
+
+    configured = _settings(data_dir)
+    lake = Lake(configured.lake)
+    unread = _land_acks(configured, lake)
+    now = int(time.time() // 3600)
+    wanted = range(now - hours + 1, now + _AHEAD_HOURS) if hours else None
+    rows = with_defaults(balance(pin(lake), wanted), _now())
+    wrong = unbalanced(rows)
+    if unread:
+        print(f"note: {unread}", file=sys.stderr)
+    if as_json:
+        answer = {
+            "balanced": not wrong,
+            "totals": totals(rows),
+            "unbalanced": [_plain(row) for row in wrong],
+            "rows": [_plain(row) for row in rows.drop_columns("examples").to_pylist()],
+        }
+        print(json.dumps(answer))
+    else:
+        _print(rows.to_pylist(), totals(rows), wrong)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    """Those of the stack in the directory when there is one, else of the environment."""
+    from dc_platform.cli.client import stack_info
+    from dc_platform.errors import ConfigurationError
+
+    configured = settings_of(data_dir)
+    try:
+        info = stack_info(configured.data_dir)
+    except ConfigurationError:
+        if data_dir is not None:
+            raise
+        return configured
+    return settings_of(
+        configured.data_dir,
+        kafka_bootstrap=info["kafka"],
+        topic=info["topic"],
+        lake_uri=info["lake"],
+    )
+
+
+def _land_acks(configured: Settings, lake: Any) -> str | None:
+    """Bring `ops.acks` up to date; gives why that was not possible."""
+    from dc_platform.errors import RetriableError
+    from dc_platform.landing.acks import land_acks
+
+    try:
+        land_acks(configured, lake)
+    except RetriableError as error:
+        return f"the newest acknowledgements were not read ({error})"
+    return None
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    plain = {k: v for k, v in row.items() if k not in ("hour", "processed_at")}
+    if plain.get("examples"):
+        plain["examples"] = json.loads(plain["examples"])
+    return {"hour": row["hour"].isoformat(), **plain}
+
+
+def _print(rows: list[dict[str, Any]], sums: dict[str, int], wrong: list[dict[str, Any]]) -> None:
+    line = "{:<16} {:<36} " + " ".join(f"{{:>{max(len(c), 10)}}}" for c in _COLUMNS)
+    print(line.format("hour (UTC)", "source", *_COLUMNS))
+    newest = rows[-_SHOWN:]
+    if len(rows) > len(newest):
+        print(f"… {len(rows) - len(newest)} earlier rows: --json has all")
+    for row in newest:
+        hour = row["hour"].strftime("%Y-%m-%d %H:%M")
+        print(line.format(hour, str(row["source_id"]), *(f"{row[c]:,}" for c in _COLUMNS)))
+    print(line.format("all", "", *(f"{sums[c]:,}" for c in _COLUMNS)))
+    for row in wrong[:_SHOWN]:
+        print(
+            f"source {row['source_id']}, hour {row['hour']:%Y-%m-%d %H:%M}:"
+            f" {row['missing']} missing, {row['gap']} lost in Kafka: {row['examples']}"
+        )
+    print(f"balanced: {'no' if wrong else 'yes'}")

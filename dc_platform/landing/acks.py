@@ -1,0 +1,160 @@
+"""From the acks topic into `ops.acks`, each block once.
+
+The recipe is silver's: the txn in the commit is the offset to go on from, and the commit is exact, so
+two who do it at once leave one of them refused. A gateway that crashed between shipping and forgetting
+ships a line again; it is known by its block and left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dc_platform.broker.client import describe_topic
+from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import RecordReader, TopicInfo
+from dc_platform.contracts.acks import Ack, read_acks
+from dc_platform.contracts.identity import HOUR_MS
+from dc_platform.contracts.tables import ACKS
+from dc_platform.errors import BrokerUnavailableError, CommitConflictError
+from dc_platform.lake.parquet import read_batches, write_file
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable
+from dc_platform.landing.commits import app_id
+from dc_platform.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Of the lines of one commit: some 300,000 blocks.
+_BYTES = 64 * 2**20
+_PATIENCE_SECONDS = 30.0
+_RETRIES = 5
+# Hours older than that are settled; see lake/ledger.py.
+KEPT_DAYS = 90
+
+
+@dataclass(frozen=True)
+class AcksLanded:
+    """Rows that were added, and lines that were no acknowledgement."""
+
+    rows: int = 0
+    damaged: int = 0
+
+
+def land_acks(
+    settings: Settings, lake: Lake, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> AcksLanded:
+    """Land what the acks topic has now; raises BrokerUnavailableError, CommitConflictError."""
+    lake.ensure(ACKS)
+    info = describe_topic(settings.kafka_bootstrap, settings.acks_topic)
+    if info is None:
+        return AcksLanded()
+    for _ in range(_RETRIES):
+        reader = reader_for(settings.kafka_bootstrap, info, settings.kafka_client)
+        try:
+            return _Landing(lake, info, clock).run(reader)
+        except CommitConflictError as error:
+            log.info("another one landed acknowledgements meanwhile: %s", error)
+        finally:
+            reader.close()
+    raise CommitConflictError("ops.acks: too many conflicting commits; trying again later")
+
+
+class _Landing:
+    def __init__(self, lake: Lake, info: TopicInfo, clock: Callable[[], datetime]) -> None:
+        self._lake = lake
+        self._info = info
+        self._clock = clock
+        self._table = LakeTable(lake, ACKS)
+        self._rows = 0
+        self._damaged = 0
+
+    def run(self, reader: RecordReader) -> AcksLanded:
+        ends, begins = reader.end_offsets(), reader.beginning_offsets()
+        for partition, end in ends.items():
+            done = self._table.txn(app_id(ACKS, self._info, partition)) or 0
+            if begins[partition] > done:
+                log.error(
+                    "Kafka deleted acknowledgements %d to %d before they were read: of their blocks"
+                    " only those that landed are counted",
+                    *(done, begins[partition] - 1),
+                )
+            self._land(reader, partition, max(done, begins[partition]), end)
+        self._forget()
+        return AcksLanded(self._rows, self._damaged)
+
+    def _land(self, reader: RecordReader, partition: int, start: int, end: int) -> None:
+        reader.assign({partition: start})
+        position = start
+        values: list[bytes] = []
+        size = 0
+        moved = time.monotonic()
+        while position < end:
+            poll = reader.poll(1000)
+            values += [record.value for record in poll.records]
+            size += sum(len(record.value) for record in poll.records)
+            before, position = position, reader.positions([partition])[partition]
+            if position >= end or size > _BYTES:
+                self._commit(values, partition, position)
+                values, size = [], 0
+            if position > before:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > _PATIENCE_SECONDS:
+                # The poll of a broker that died is as empty as that of an idle one.
+                raise BrokerUnavailableError(f"nothing came from {self._info.name}: dcp status")
+
+    def _commit(self, values: Sequence[bytes], partition: int, position: int) -> None:
+        acks: dict[str, Ack] = {}
+        for ack in read_acks(values):
+            if ack is None:
+                self._damaged += 1
+            else:
+                acks.setdefault(ack.block, ack)
+        at = self._clock()
+        rows = ack_rows(list(acks.values()), at)
+        rows = rows.filter(pc.invert(pc.is_in(rows["block_id"], self._known(rows))))
+        files = [write_file(self._lake, ACKS, rows, partition=at.date())] if len(rows) else []
+        self._table.commit(files, txns={app_id(ACKS, self._info, partition): position}, exact=True)
+        self._rows += len(rows)
+
+    def _known(self, rows: pa.Table) -> pa.Array:
+        """Blocks that the table has of the time of `rows`: a line that comes again says the same."""
+        if not len(rows):
+            return pa.array([], pa.string())
+        times = pc.min_max(rows["acked_at"].cast(pa.int64())).as_py()
+        near = self._table.snapshot().overlapping("acked_at", [(times["min"], times["max"])])
+        pieces = [p["block_id"] for path in near.paths for p in read_batches(path, ["block_id"])]
+        return pa.chunked_array(pieces, pa.string())
+
+    def _forget(self) -> None:
+        """Remove days that nothing is computed from any more."""
+        last = self._clock().date() - timedelta(days=KEPT_DAYS)
+        days = self._table.snapshot().actions["partition.ingest_date"].to_pylist()
+        for day in sorted({day for day in days if day < last}):
+            self._table.replace(day, [], metadata={"dcp.forgotten": day.isoformat()})
+
+
+def ack_rows(acks: Sequence[Ack], at: datetime) -> pa.Table:
+    """Rows of `ops.acks`: one per block, source and hour."""
+    rows = [(ack, count) for ack in acks for count in ack.counts]
+    columns = {
+        "tenant_id": [ack.tenant for ack, _ in rows],
+        "source_id": [count.source_id for _, count in rows],
+        "hour": [count.hour * HOUR_MS * 1000 for _, count in rows],
+        "block_id": [ack.block for ack, _ in rows],
+        "verdict": [ack.verdict for ack, _ in rows],
+        "events": [count.events for _, count in rows],
+        "topic_id": [ack.topic_id for ack, _ in rows],
+        "kafka_partition": [ack.partition for ack, _ in rows],
+        "kafka_offset": [ack.offset for ack, _ in rows],
+        "acked_at": [ack.at_ms * 1000 for ack, _ in rows],
+        "processed_at": [at] * len(rows),
+    }
+    arrays = [pa.array(columns[field.name], field.type) for field in ACKS.file_schema]
+    return pa.table(arrays, schema=ACKS.file_schema)
