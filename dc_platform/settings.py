@@ -114,6 +114,25 @@ class Settings(BaseSettings):
         description="Memory for identities that duplicates are looked up in; past it: Parquet.",
     )
 
+    compaction_file_mb: int = Field(
+        256, ge=1, description="Size of the files that compaction makes of a closed ingest hour."
+    )
+    compaction_hour_seconds: int = Field(
+        3600, ge=1, description="Length of an ingest hour; shorter only to test compaction."
+    )
+    log_commits: int = Field(
+        3000,
+        ge=100,
+        description="Newest commits of a table that stay in its log: how far time travel, and the"
+        " audit of offsets (2,000), look back. Each costs a local commit 5 µs.",
+    )
+    removed_files_minutes: float = Field(
+        120.0,
+        ge=1,
+        description="How long files that compaction or a backfill replaced stay on disk, for queries"
+        " of older versions. Above the longest query, and above the longest pause of a writer.",
+    )
+
     # --- serving ---
     tail_memory_mb: int = Field(
         256, ge=8, description="Memory of the tail; older rows of it spill to disk."

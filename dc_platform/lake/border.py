@@ -12,21 +12,20 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
 
 from dc_platform.contracts.tables import LANDING_BORDER
-from dc_platform.errors import StoreUnavailableError
-from dc_platform.lake.parquet import read_batches
-from dc_platform.lake.store import Lake
+from dc_platform.errors import CommitConflictError
+from dc_platform.lake.parquet import read_batches, write_file
+from dc_platform.lake.table import LakeTable
 
 
-def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version: int) -> None:
-    """Set the border of a topic; those of other topics stay.
+def write_border(table: LakeTable, topic_id: str, offsets: Mapping[int, int], version: int) -> None:
+    """Set the border of a topic in `table`, ops.landing_border; those of other topics stay.
 
     Of two writers at once the first one's border stands, be it the older one: a border may lag behind
     silver until the next commit, and is never ahead of it.
     """
+    table.refresh()
     size = len(offsets)
     rows = pa.table(
         [
@@ -38,19 +37,18 @@ def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version:
         ],
         schema=LANDING_BORDER.columns,
     )
+    rows = pa.concat_tables([rows, *_others(table, topic_id)])
+    file = write_file(table.lake, LANDING_BORDER, rows, partition=None)
     try:
-        table = DeltaTable(lake.uri_of(LANDING_BORDER))
-        rows = pa.concat_tables([rows, *_others(table, topic_id)])
-        write_deltalake(table, rows, mode="overwrite")
-    except CommitFailedError:
+        table.replace_all(file, metadata={})
+    except CommitConflictError:
+        # The file stays where it is: a store that repeats a put may have committed it.
         return
-    except (DeltaError, OSError) as error:
-        raise StoreUnavailableError(f"writing the landing border failed: {error}") from error
 
 
-def _others(table: DeltaTable, topic_id: str) -> list[pa.Table]:
+def _others(table: LakeTable, topic_id: str) -> list[pa.Table]:
     names = LANDING_BORDER.columns.names
-    pieces = [piece for path in table.file_uris() for piece in read_batches(path, names)]
+    pieces = [piece for path in table.snapshot().paths for piece in read_batches(path, names)]
     if not pieces:
         return []
     rows = pa.Table.from_batches(pieces)

@@ -30,6 +30,8 @@ from dc_platform.errors import FencedError, RetriableError
 from dc_platform.lake.store import Lake
 from dc_platform.landing.batch import Batch
 from dc_platform.landing.commits import Committer, Landed, TableRows
+from dc_platform.landing.compaction import Compactor
+from dc_platform.landing.compaction_plan import CompactionPolicy
 from dc_platform.landing.reader import BatchReader, Limits
 from dc_platform.landing.rebuild import replay_bronze
 from dc_platform.registry.sources import SourceHistory, Sources
@@ -38,6 +40,7 @@ from dc_platform.settings import Settings
 log = logging.getLogger(__name__)
 
 _STORE_PATIENCE_SECONDS = 300
+_BEHIND_SECONDS = 5.0
 
 
 class Ended(StrEnum):
@@ -94,6 +97,7 @@ class Lander:
         *,
         sources: Sources | None,
         owner: str,
+        compacts: bool = True,
         reached: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._settings = settings
@@ -114,6 +118,8 @@ class Lander:
             reached=reached,
         )
         self._decoder = decoder_for(settings, self.info, sources)
+        # One writer of a lake compacts; the others' commits see a table that moved, and nothing new.
+        self.compactor = self._compactor() if compacts else None
         self.totals = Totals()
 
     def run(
@@ -149,6 +155,8 @@ class Lander:
                     progress(self.totals)
                 elif idle_after():
                     return Ended.IDLE
+                if self.compactor is not None:
+                    self.compactor.step(self._committer, behind=_is_behind(batch))
                 if until_caught_up and self._reached_ends(ends):
                     return Ended.CAUGHT_UP
             return Ended.STOPPED
@@ -164,7 +172,9 @@ class Lander:
         self._committer.refresh()
 
     def close(self) -> None:
-        """Stop the writer threads."""
+        """Stop the writer threads; a merge of files that is under way is dropped."""
+        if self.compactor is not None:
+            self.compactor.close()
         self._committer.close()
 
     def rows(self) -> TableRows:
@@ -180,6 +190,20 @@ class Lander:
             reader.close()
         done = self._committer.offsets
         return {p: max(0, end - (done.get(p) or 0)) for p, end in ends.items()}
+
+    def _compactor(self) -> Compactor:
+        settings = self._settings
+        return Compactor(
+            self.lake,
+            CompactionPolicy(
+                target_bytes=settings.compaction_file_mb * 2**20,
+                hour_seconds=settings.compaction_hour_seconds,
+            ),
+            self._committer.identity_files,
+            log_commits=settings.log_commits,
+            keep_seconds=round(settings.removed_files_minutes * 60),
+            reached=self._reached,
+        )
 
     def _connect(self) -> RecordReader:
         return RecordReader(self._settings.kafka_bootstrap, self.info)
@@ -212,6 +236,13 @@ class Lander:
             with attempt:
                 return self._committer.land(batch)
         raise AssertionError("unreachable: the last attempt raises")
+
+
+def _is_behind(batch: Batch | None) -> bool:
+    """Whether landing has more to do than it can: then files wait."""
+    if batch is None or batch.oldest_ms is None:
+        return False
+    return time.time() - batch.oldest_ms / 1000 > _BEHIND_SECONDS
 
 
 def decoder_for(settings: Settings, info: TopicInfo, sources: Sources | None) -> Decoder:
