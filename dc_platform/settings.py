@@ -146,6 +146,14 @@ class Settings(BaseSettings):
     )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
+    # --- Dagster ---
+    dagster_keep_days: float = Field(
+        3.0,
+        gt=0,
+        description="Days for which runs of the platform's jobs, and what they reported, stay in"
+        " Dagster's storage; the newest of everything stays. Some 60 MB a day in SQLite.",
+    )
+
     # --- all parts ---
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level that is logged."
