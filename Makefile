@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock bench bench-landing bench-freshness clean
+.PHONY: help setup run test test-fast check format docs lock bench bench-landing bench-freshness soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench: setup  ## every benchmark of `dcp bench`
 
 bench-landing: setup  ## Kafka into bronze and silver, beside the plain loop
 	$(BIN)/dcp bench landing
+
+soak: setup  ## 20,000 commits with everything at work beside them; plot in docs/pictures
+	$(BIN)/dcp bench soak --commits 20000 --out docs/pictures
 
 bench-freshness: setup  ## from the ack to the query
 	$(BIN)/dcp bench freshness

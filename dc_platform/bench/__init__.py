@@ -5,5 +5,6 @@ base_lake.py   the lake that is not empty: 20,000,000 events in the same hours
 plain_loop.py  the measure: one table, nothing checked, nothing deduplicated
 landing.py     `dcp bench landing`
 freshness.py   `dcp bench freshness`
+soak*.py       `dcp bench soak`
 measure.py     children with their CPU seconds and peak memory
 """

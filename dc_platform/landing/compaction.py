@@ -31,7 +31,7 @@ from dc_platform.contracts.tables import (
     TableSpec,
 )
 from dc_platform.errors import CommitConflictError, PlatformError
-from dc_platform.lake.cleaning import expire_log
+from dc_platform.lake.cleaning import entries_kept, expire_log
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.rewrite import Cancellation, merge_files
@@ -162,7 +162,7 @@ class Compactor:
 
     def _clean_logs(self) -> None:
         for spec in TABLES:
-            expire_log(self._lake, spec, keep=self._log_commits)
+            expire_log(self._lake, spec, keep=entries_kept(spec, self._log_commits))
 
     # --- in the landing thread ---
 

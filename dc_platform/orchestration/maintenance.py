@@ -11,7 +11,7 @@ import dagster as dg
 
 from dc_platform.contracts.tables import TABLES
 from dc_platform.errors import PlatformError
-from dc_platform.lake.cleaning import clean
+from dc_platform.lake.cleaning import clean, entries_kept
 from dc_platform.lake.store import Lake
 from dc_platform.orchestration.assets import BRONZE_KEY, OWNERS, SILVER_KEY, landing_job
 from dc_platform.orchestration.checks import checks_job
@@ -39,7 +39,7 @@ def lake_files(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         if not lake.exists(spec):
             continue
         try:
-            done = clean(lake, spec, keep=settings().log_commits)
+            done = clean(lake, spec, keep=entries_kept(spec, settings().log_commits))
         except PlatformError as error:
             context.log.error(str(error))
             failed.append(spec.name)
