@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ benchmarks/.venv/.ready: benchmarks/requirements.lock | setup
 
 bench-flood: setup  ## 50,000 events/s for five minutes, then more than the machine holds (ARGS="--rate N …")
 	$(BIN)/dcp bench flood --overload $(ARGS)
+
+soak: setup  ## 20,000 commits with everything at work beside them; plot in docs/pictures
+	$(BIN)/dcp bench soak --commits 20000 --out docs/pictures
 
 bench-freshness: setup  ## from the ack to the query
 	$(BIN)/dcp bench freshness

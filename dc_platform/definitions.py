@@ -11,13 +11,27 @@ from dc_platform.orchestration.assets import (
 )
 from dc_platform.orchestration.checks import CHECKS, checks_job, checks_schedule
 from dc_platform.orchestration.ledger import ops_ledger
+from dc_platform.orchestration.maintenance import (
+    dagster_storage,
+    lake_files,
+    maintenance_job,
+    maintenance_schedule,
+)
 from dc_platform.orchestration.sensor import landing_sensor
 
 defs = dg.Definitions(
-    assets=[topic, bronze_events, silver_events, quarantine, ops_ledger],
+    assets=[
+        topic,
+        bronze_events,
+        silver_events,
+        quarantine,
+        ops_ledger,
+        lake_files,
+        dagster_storage,
+    ],
     asset_checks=CHECKS,
-    jobs=[landing_job, checks_job],
-    schedules=[checks_schedule],
+    jobs=[landing_job, checks_job, maintenance_job],
+    schedules=[checks_schedule, maintenance_schedule],
     sensors=[landing_sensor],
     executor=dg.in_process_executor,
 )

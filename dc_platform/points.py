@@ -61,6 +61,10 @@ class Point(StrEnum):
     BORDER_PUBLISHED = "border published", "landing", "ops.landing_border has the new border"
     BRONZE_READ = "bronze read", "landing", "rows that only bronze still has are about to land"
 
+    # --- small files into large ones ---
+    MERGED_WRITTEN = "merged written", "landing", "files are merged into one, its commit is next"
+    MERGED_COMMITTED = "merged committed", "landing", "the merged file replaced its files"
+
     # --- the lease of a landing run ---
     LEASE_TAKEN = "lease taken", "landing run", "the lease is held, landing has not begun"
     BEFORE_RELEASE = "before release", "landing run", "the last commit is made, the lease is held"

@@ -141,6 +141,25 @@ class Settings(BaseSettings):
         " check retention_guard warns.",
     )
     retention_error: float = Field(0.8, gt=0, le=1, description="The same, before it is an error.")
+    compaction_file_mb: int = Field(
+        256, ge=1, description="Size of the files that compaction makes of a closed ingest hour."
+    )
+    compaction_hour_seconds: int = Field(
+        3600, ge=1, description="Length of an ingest hour; shorter only to test compaction."
+    )
+    log_commits: int = Field(
+        2000,
+        ge=100,
+        description="Newest commits of silver that stay in its log: how far the audit of offsets"
+        " (2,000) and time travel look back. A thousand of them cost each commit on a local disk"
+        " 6 ms. Of the other tables 200 stay.",
+    )
+    removed_files_minutes: float = Field(
+        120.0,
+        ge=1,
+        description="How long files that compaction or a backfill replaced stay on disk, for queries"
+        " of older versions. Above the longest query, and above the longest pause of a writer.",
+    )
 
     # --- serving ---
     tail_memory_mb: int = Field(
@@ -154,6 +173,14 @@ class Settings(BaseSettings):
         60.0, gt=0, description="Longest work of a query on its next rows."
     )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
+
+    # --- Dagster ---
+    dagster_keep_days: float = Field(
+        3.0,
+        gt=0,
+        description="Days for which runs of the platform's jobs, and what they reported, stay in"
+        " Dagster's storage; the newest of everything stays. Some 60 MB a day in SQLite.",
+    )
 
     # --- all parts ---
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

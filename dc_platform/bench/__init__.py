@@ -15,4 +15,5 @@ flood_lake.py    silver's commits with their times, and the audit
 flood_figures.py ages and lag, from the two logs
 usage.py         memory and CPU of the parts of a stack
 flood.py         `dcp bench flood`
+soak*.py         `dcp bench soak`
 """

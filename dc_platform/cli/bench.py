@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,9 @@ Preload = Annotated[int, typer.Option(help="Events that silver holds already.")]
 Rounds = Annotated[int, typer.Option(help="Times that each is measured; the median counts.")]
 Rate = Annotated[int, typer.Option(help="Events per second while freshness is measured.")]
 Probes = Annotated[int, typer.Option(help="Events whose way is timed.")]
+Commits = Annotated[int, typer.Option(min=500, help="Commits of silver to make.")]
+Records = Annotated[int, typer.Option(help="Records of ten events offered per second.")]
+Out = Annotated[Path | None, typer.Option(help="Directory for samples, figures and plot.")]
 StoppedMinutes = Annotated[float, typer.Option(help="How long landing is stopped.")]
 StoppedRate = Annotated[int, typer.Option(help="Events per second while landing is stopped.")]
 
@@ -84,6 +88,19 @@ def flood(
         say=_say,
     )
     _print(result, as_json)
+
+
+@bench_app.command()
+def soak(
+    commits: Commits = 20_000,
+    rate: Records = 100,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Thousands of commits, with compaction, clean-up and Dagster at work: what grows?"""
+    from dc_platform.bench.soak import bench_soak
+
+    _print(bench_soak(commits=commits, rate=rate, out=out, say=_say), as_json)
 
 
 @bench_app.command(name="all")

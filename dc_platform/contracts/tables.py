@@ -87,8 +87,10 @@ class TableSpec:
         default_factory=lambda: {
             # Opening 1,000 commits takes 386 ms without a checkpoint, 15 ms with one 20 back.
             "delta.checkpointInterval": "20",
-            "delta.logRetentionDuration": "interval 30 days",
-            "delta.deletedFileRetentionDuration": "interval 7 days",
+            # Old log entries are removed by number, not by age: lake/cleaning.py.
+            "delta.enableExpiredLogCleanup": "false",
+            # Each file that was replaced within this time is a row of every checkpoint (10 µs).
+            "delta.deletedFileRetentionDuration": "interval 7200 seconds",
         }
     )
 
@@ -147,7 +149,7 @@ BRONZE_EVENTS = TableSpec(
             ("ingest_date", pa.date32()),
         ]
     ),
-    statistics=("received_at", "event_time", "kafka_partition", "kafka_offset"),
+    statistics=("received_at", "event_time", "processed_at", "kafka_partition", "kafka_offset"),
 )
 
 SILVER_EVENTS = TableSpec(
@@ -175,6 +177,7 @@ SILVER_EVENTS = TableSpec(
     statistics=(
         "event_time",
         "received_at",
+        "processed_at",
         "source_id",
         "dedup_scope",
         "kafka_partition",
@@ -206,7 +209,14 @@ SILVER_QUARANTINE = TableSpec(
             ("ingest_date", pa.date32()),
         ]
     ),
-    statistics=("received_at", "source_id", "dedup_scope", "kafka_partition", "kafka_offset"),
+    statistics=(
+        "received_at",
+        "processed_at",
+        "source_id",
+        "dedup_scope",
+        "kafka_partition",
+        "kafka_offset",
+    ),
 )
 
 LANDING_BORDER = TableSpec(

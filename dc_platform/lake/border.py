@@ -16,19 +16,18 @@ import pyarrow.compute as pc
 from dc_platform.contracts.tables import LANDING_BORDER
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.parquet import read_batches, write_file
-from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 
 _RETRIES = 10
 
 
-def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version: int) -> None:
-    """Set the border of a topic as of a version of silver; those of other topics stay.
+def write_border(table: LakeTable, topic_id: str, offsets: Mapping[int, int], version: int) -> None:
+    """Set the border of a topic in `table`, ops.landing_border, as of a version of silver; those of
+    other topics stay.
 
     Of several writers the newest version stands, whoever is last: a border never goes back, and is
     never ahead of silver. One that loses every race leaves the border to the next commit.
     """
-    table = LakeTable(lake, LANDING_BORDER)
     for _ in range(_RETRIES):
         known = _rows(table)
         of_topic = known.filter(pc.field("topic_id") == topic_id)
@@ -39,7 +38,7 @@ def write_border(lake: Lake, topic_id: str, offsets: Mapping[int, int], version:
         known_offsets = zip(partitions, of_topic["next_offset"].to_pylist(), strict=True)
         rows = _border(topic_id, {**dict(known_offsets), **offsets}, version)
         rows = pa.concat_tables([rows, known.filter(pc.field("topic_id") != topic_id)])
-        file = write_file(lake, LANDING_BORDER, rows, partition=None)
+        file = write_file(table.lake, LANDING_BORDER, rows, partition=None)
         try:
             table.replace(None, [file], metadata={})
         except CommitConflictError:

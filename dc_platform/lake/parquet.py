@@ -24,6 +24,8 @@ COMPRESSION_LEVEL = 1
 # DuckDB scans a row group per thread; groups of a million rows made needle queries 5 times slower.
 ROW_GROUP_ROWS = 122_880
 _READ_ROWS = 500_000
+# Names of data files begin with it, but for those that compaction merges.
+LANDED = "part-"
 # Ids, payloads and raw bytes hardly repeat: building a dictionary for them is work for nothing.
 _PLAIN_COLUMNS = frozenset({"event_id", "payload", "raw", "quarantine_id", "raw_sha256"})
 # Numbers that lie close together: as differences they take a tenth less time and room.
@@ -45,25 +47,33 @@ class DataFile:
     modified_ms: int
 
 
-def write_file(lake: Lake, spec: TableSpec, table: pa.Table, *, partition: date | None) -> DataFile:
-    """Write `table`, which has the columns of `spec.file_schema`, as one file of `spec`."""
-    name = f"part-{uuid.uuid4()}.parquet"
-    path = f"{spec.partition_by}={partition.isoformat()}/{name}" if partition else name
+def writer_options(spec: TableSpec) -> dict[str, Any]:
+    """How files of `spec` are encoded."""
     names = spec.file_schema.names
     rising = {name: "DELTA_BINARY_PACKED" for name in _RISING_COLUMNS if name in names}
+    return {
+        "compression": COMPRESSION,
+        "compression_level": COMPRESSION_LEVEL,
+        "use_dictionary": [n for n in names if n not in _PLAIN_COLUMNS and n not in rising],
+        "column_encoding": rising or None,
+        "write_statistics": [*spec.statistics],
+        "store_schema": False,
+        "coerce_timestamps": "us",
+    }
+
+
+def write_file(lake: Lake, spec: TableSpec, table: pa.Table, *, partition: date | None) -> DataFile:
+    """Write `table`, which has the columns of `spec.file_schema`, as one file of `spec`."""
+    name = f"{LANDED}{uuid.uuid4()}.parquet"
+    path = f"{spec.partition_by}={partition.isoformat()}/{name}" if partition else name
+    names = spec.file_schema.names
     try:
         with lake.output(spec, path) as sink:
             pq.write_table(
                 table.select(names),
                 sink,
-                compression=COMPRESSION,
-                compression_level=COMPRESSION_LEVEL,
                 row_group_size=ROW_GROUP_ROWS,
-                use_dictionary=[n for n in names if n not in _PLAIN_COLUMNS and n not in rising],
-                column_encoding=rising or None,
-                write_statistics=[*spec.statistics],
-                store_schema=False,
-                coerce_timestamps="us",
+                **writer_options(spec),
             )
             size = sink.tell()
     except OSError as error:

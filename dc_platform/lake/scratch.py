@@ -8,16 +8,14 @@ from contextlib import contextmanager
 
 import duckdb
 
-_MEMORY = "1GB"
-
 
 @contextmanager
-def scratch() -> Iterator[duckdb.DuckDBPyConnection]:
+def scratch(*, memory: str = "1GB", threads: int = 2) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection whose temporary tables and spilled pieces are gone when it is closed."""
     with tempfile.TemporaryDirectory(prefix="dcp-scratch-") as directory:
         config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": 2,
-            "memory_limit": _MEMORY,
+            "threads": threads,
+            "memory_limit": memory,
             "temp_directory": directory,
         }
         with duckdb.connect(config=config) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -12,6 +12,14 @@ from deltalake import CommitProperties, DeltaTable
 
 from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import StoreUnavailableError
+
+
+class Entry(NamedTuple):
+    """A file of a table's directory; `modified` in epoch seconds."""
+
+    path: str
+    size: int
+    modified: float
 
 
 class Lake:
@@ -72,9 +80,23 @@ class Lake:
         except OSError:
             return None
 
+    def listing(self, spec: TableSpec, folder: str = "", *, deep: bool = False) -> list[Entry]:
+        """The files in a folder of the table, their paths relative to the table."""
+        root = self.uri_of(spec)
+        selector = pafs.FileSelector(f"{root}/{folder}", recursive=deep, allow_not_found=True)
+        try:
+            found = self._fs.get_file_info(selector)
+        except OSError as error:
+            raise StoreUnavailableError(f"listing {spec.name} failed: {error}") from error
+        return [
+            Entry(i.path.removeprefix(f"{root}/"), i.size, i.mtime_ns / 1e9)
+            for i in found
+            if i.type == pafs.FileType.File
+        ]
+
     def remove(self, spec: TableSpec, path: str) -> None:
-        """Delete a file that was never committed, if it is there. It costs room alone: a store that
-        refuses is left to vacuum.
+        """Delete a file that no version of the table needs, if it is there. It costs room alone: a
+        store that refuses is left to vacuum.
         """
         with suppress(OSError):
             self._fs.delete_file(f"{self.uri_of(spec)}/{path}")

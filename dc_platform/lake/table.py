@@ -12,6 +12,7 @@ snapshot that they commit from.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, Transaction
+from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -34,6 +35,12 @@ Partitions = Mapping[date, Sequence[DataFile]] | Mapping[None, Sequence[DataFile
 
 # Retries of a rebased commit; each is one attempt at a newer version.
 _REBASE_RETRIES = 30
+# delta-rs looks for expired log entries at each commit: 9 of 23 ms with 1,000 of them. Ours are
+# removed by `lake/cleaning.py`, in one go and off the commit's way.
+_AFTER_COMMIT = PostCommitHookProperties(cleanup_expired_logs=False)
+RETENTION = "delta.deletedFileRetentionDuration"
+_KEEPS_SECONDS = 3600
+_SECONDS = re.compile(r"interval (\d+) seconds?")
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ class LakeTable:
         self.uri = lake.uri_of(spec)
         # Random, made with the table.
         self.id = str(self._delta.metadata().id)
+        # For so long files that are not live stay on disk.
+        self.keeps_seconds = self._read_retention()
 
     @property
     def version(self) -> int:
@@ -167,6 +176,7 @@ class LakeTable:
         Raises CommitConflictError when a newer commit forbids it, StoreUnavailableError when the
         store failed: the commit may then exist nevertheless, which the txns tell after a refresh.
         """
+        self._check_young(files)
         properties = CommitProperties(
             custom_metadata=dict(metadata or {}),
             max_commit_retries=0 if exact else _REBASE_RETRIES,
@@ -185,15 +195,75 @@ class LakeTable:
 
     def replace_all(self, partitions: Partitions, *, metadata: Mapping[str, str]) -> int:
         """Put files in place of all files of several partitions, in one exact commit."""
-        column = self.spec.partition_by
-        name = f"partition.{column}"
-        rows = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
-        old = [_remove(r, column) for r in rows if r.get(name) in partitions]
-        new = [_add(file, column) for files in partitions.values() for file in files]
+        name = f"partition.{self.spec.partition_by}"
+        old = [row for row in self._live() if row.get(name) in partitions]
+        new = [file for files in partitions.values() for file in files]
+        return self._swap(old, new, changes_data=True, metadata=metadata)
+
+    def rewrite(
+        self, paths: Sequence[str], file: DataFile, *, metadata: Mapping[str, str]
+    ) -> int | None:
+        """Put `file`, which has the same rows, in place of the files `paths`; exact.
+
+        None, and nothing is done, when one of them is no longer live. The commit says that it changes
+        no data, so nobody who follows the table takes its rows for new ones. Offsets stay.
+        """
+        wanted = set(paths)
+        old = [row for row in self._live() if row["path"] in wanted]
+        if len(old) != len(wanted) or sum(row["num_records"] for row in old) != file.rows:
+            return None
+        return self._swap(old, [file], changes_data=False, metadata=metadata)
+
+    def configure(self, properties: Mapping[str, str]) -> None:
+        """Set table properties where they differ."""
+        have = self._delta.metadata().configuration
+        if all(have.get(name) == value for name, value in properties.items()):
+            return
+        try:
+            self._delta.alter.set_table_properties(dict(properties))
+        except CommitFailedError as error:
+            raise CommitConflictError(f"{self.spec.name}: {error}") from error
+        except (DeltaError, OSError) as error:
+            raise StoreUnavailableError(f"configuring {self.spec.name} failed: {error}") from error
+        self.refresh()
+        self.keeps_seconds = self._read_retention()
+
+    def _read_retention(self) -> int:
+        said = _SECONDS.match(self._delta.metadata().configuration.get(RETENTION, ""))
+        return int(said[1]) if said else _KEEPS_SECONDS
+
+    def _live(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
+        return rows
+
+    def _swap(
+        self,
+        old: Sequence[dict[str, Any]],
+        new: Sequence[DataFile],
+        *,
+        changes_data: bool,
+        metadata: Mapping[str, str],
+    ) -> int:
+        self._check_young(new)
+        by = self.spec.partition_by
         return self._write(
-            [*old, *new],
+            [
+                *(_remove(row, by, changes_data) for row in old),
+                *(_add(file, by, changes_data) for file in new),
+            ],
             CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0),
         )
+
+    def _check_young(self, files: Sequence[DataFile]) -> None:
+        """A file that no commit names is deleted when it is old: a writer that was frozen with one in
+        its hands must not commit it then.
+        """
+        oldest = time.time_ns() // 1_000_000 - self.keeps_seconds * 500
+        if any(file.modified_ms < oldest for file in files):
+            raise CommitConflictError(
+                f"{self.spec.name}: a file that was written long ago is not committed; it is written"
+                " anew"
+            )
 
     def _write(
         self, actions: Sequence[AddAction | RemoveAction], properties: CommitProperties
@@ -205,6 +275,7 @@ class LakeTable:
                 schema=self._schema,
                 partition_by=[self.spec.partition_by] if self.spec.partition_by else None,
                 commit_properties=properties,
+                post_commithook_properties=_AFTER_COMMIT,
             )
         except CommitFailedError as error:
             raise CommitConflictError(f"{self.spec.name}: {error}") from error
@@ -213,22 +284,20 @@ class LakeTable:
         return self.refresh()
 
 
-def _remove(row: dict[str, Any], partition_by: str | None) -> RemoveAction:
-    values = (
-        {partition_by: _partition_value(row[f"partition.{partition_by}"])} if partition_by else {}
-    )
+def _remove(row: dict[str, Any], partition_by: str | None, changes_data: bool) -> RemoveAction:
+    value = row[f"partition.{partition_by}"] if partition_by else None
     return RemoveAction(
         row["path"],
-        data_change=True,
+        data_change=changes_data,
         deletion_timestamp=time.time_ns() // 1_000_000,
         size=row["size_bytes"],
-        partition_values=values,
+        partition_values={partition_by: _partition_value(value)} if partition_by else {},
     )
 
 
-def _add(file: DataFile, partition_by: str | None) -> AddAction:
+def _add(file: DataFile, partition_by: str | None, changes_data: bool = True) -> AddAction:
     values = {partition_by: _partition_value(file.partition)} if partition_by else {}
-    return AddAction(file.path, file.size, values, file.modified_ms, True, file.stats)
+    return AddAction(file.path, file.size, values, file.modified_ms, changes_data, file.stats)
 
 
 def _partition_value(partition: date | None) -> str | None:

@@ -25,6 +25,7 @@ import pyarrow as pa
 from dc_platform.broker.records import TopicInfo
 from dc_platform.contracts.tables import (
     BRONZE_EVENTS,
+    LANDING_BORDER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
     TABLES,
@@ -114,19 +115,20 @@ class Committer:
         self._quarantine = LakeTable(lake, SILVER_QUARANTINE)
         self._silver = LakeTable(lake, SILVER_EVENTS)
         self._turns = Turns(lake, SILVER_EVENTS)
+        self._border = LakeTable(lake, LANDING_BORDER)
         maker = KeyMaker(self._silver.id)
         self._maker = maker
-        self._identity_files = IdentityFiles(lake, SILVER_EVENTS, maker.mark)
+        self.identity_files = IdentityFiles(lake, SILVER_EVENTS, maker.mark)
         self._events = IdentityIndex(
             maker,
             id_column="event_id",
             memory_mb=identity_memory_mb,
-            files=self._identity_files,
+            files=self.identity_files,
         )
         self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
         self._writers = writers or ThreadPoolExecutor(2, thread_name_prefix="parquet")
         self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
-        self._unused = UnusedFiles(lake, self._identity_files)
+        self._unused = UnusedFiles(lake, self.identity_files)
         # Of partitions that never landed: where Kafka began when they were met.
         self._met_at: dict[int, int] = {}
         self.refresh()
@@ -142,6 +144,16 @@ class Committer:
     def offsets(self) -> dict[int, int | None]:
         """Partition → next offset to land; None when the partition never landed."""
         return dict(self._offsets)
+
+    def table(self, spec: TableSpec) -> LakeTable:
+        """The table as this writer stands on it. Whoever commits to it says so with `rewritten`."""
+        tables = (self._bronze, self._quarantine, self._silver)
+        return next(table for table in tables if table.spec is spec)
+
+    def rewritten(self, spec: TableSpec) -> None:
+        """Files of a table were merged: its rows and offsets are what they were."""
+        if spec is SILVER_EVENTS:
+            self._snapshot = self._silver.snapshot()
 
     @property
     def bronze_offsets(self) -> dict[int, int | None]:
@@ -299,7 +311,7 @@ class Committer:
     def _write_silver(self, rows: pa.Table, keys: Keys, processed_at: datetime) -> DataFile:
         file = self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
         self._reached(Point.SILVER_FILE)
-        self._identity_files.write(file.path, *keys, scopes_of(rows))
+        self.identity_files.write(file.path, *keys, scopes_of(rows))
         self._reached(Point.IDENTITY_FILE)
         return file
 
@@ -345,7 +357,7 @@ class Committer:
             return rows, keys, file
         if file:
             self._lake.remove(SILVER_EVENTS, file.path)
-            self._identity_files.remove(file.path)
+            self.identity_files.remove(file.path)
         rows, keys = mask_rows(rows, fresh), keys.take(fresh)
         return rows, keys, self._write_silver(rows, keys, processed_at) if len(rows) else None
 
@@ -417,7 +429,7 @@ class Committer:
         apps = {p: app_id(SILVER_EVENTS, self._info, p) for p in range(self._info.partitions)}
         offsets = {p: self._silver.txn(app) or 0 for p, app in apps.items()}
         try:
-            write_border(self._lake, self._info.topic_id, offsets, self._silver.version)
+            write_border(self._border, self._info.topic_id, offsets, self._silver.version)
         except StoreUnavailableError as error:
             # Trino's view stays right with an old border; the next commit brings a new one.
             log.warning("%s", error)

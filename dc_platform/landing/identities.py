@@ -144,10 +144,16 @@ class IdentityIndex:
         if snapshot.version == self._version:
             return
         if len(self._scopes):
-            for keys in self.read([path for path in snapshot.paths if path not in self._seen]):
+            for keys in self.read(self.newcomers(snapshot, self._seen)):
                 self.add(keys)
         self._seen = set(snapshot.paths)
         self._version = snapshot.version
+
+    def newcomers(self, snapshot: Snapshot, known: set[str]) -> list[str]:
+        """Files of a snapshot that have rows which none of the files `known` had."""
+        if self._files is not None:
+            return self._files.newcomers(snapshot.paths, known)
+        return [path for path in snapshot.paths if path not in known]
 
     def _load(self, scopes: Scopes, snapshot: Snapshot) -> bool:
         parts: list[Keys] = []

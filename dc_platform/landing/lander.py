@@ -41,6 +41,8 @@ from dc_platform.lake.gaps import DELETED, KnownGap, record_gaps
 from dc_platform.lake.store import Lake
 from dc_platform.landing.batch import Batch
 from dc_platform.landing.commits import Committer, Landed, TableRows
+from dc_platform.landing.compaction import Compactor
+from dc_platform.landing.compaction_plan import CompactionPolicy
 from dc_platform.landing.pacing import Pacing
 from dc_platform.landing.reader import BatchReader
 from dc_platform.landing.rebuild import replay_bronze
@@ -54,6 +56,7 @@ log = logging.getLogger(__name__)
 _STORE_PATIENCE_SECONDS = 300
 # Until what one client of Kafka has noticed is known to the others.
 _SETTLE_SECONDS = 0.5
+_BEHIND_SECONDS = 5.0
 
 
 class Ended(StrEnum):
@@ -114,6 +117,7 @@ class Lander:
         sources: Sources | None,
         owner: str,
         slot: Slot = Slot(),  # noqa: B008
+        compacts: bool = True,
         reached: Reached | None = None,
     ) -> None:
         self._settings = settings
@@ -121,6 +125,7 @@ class Lander:
         self._owner = owner
         self._reached = reached or armed(settings.crash_at)
         self.slot = slot
+        self._compacts = compacts and slot.number == 0
         self.lake = Lake(settings.lake)
         self.totals = Totals()
         # The ends of the slot's partitions as Kafka named them last.
@@ -149,6 +154,8 @@ class Lander:
             reached=self._reached,
         )
         self._decoder = decoder_for(self._settings, info, self._sources)
+        # One writer of a lake compacts; the others' commits see a table that moved, and nothing new.
+        self.compactor = self._compactor() if self._compacts else None
 
     def run(
         self,
@@ -177,6 +184,8 @@ class Lander:
                         progress(self.totals)
                     elif idle_after():
                         return Ended.IDLE
+                    if self.compactor is not None:
+                        self.compactor.step(self._committer, behind=_is_behind(batch))
                     if until_caught_up and self._reached_ends(ends):
                         return Ended.CAUGHT_UP
                 return Ended.STOPPED
@@ -222,7 +231,7 @@ class Lander:
             self.info = now
             return True
         self._record_deletion()
-        self._committer.close()
+        self.close()
         self._begin_with(now)
         self.totals.offsets.clear()
         log.warning("topic %s was created again: landing it from its beginning", now.name)
@@ -246,7 +255,9 @@ class Lander:
         self._committer.refresh()
 
     def close(self) -> None:
-        """Stop the writer threads."""
+        """Stop the writer threads; a merge of files that is under way is dropped."""
+        if self.compactor is not None:
+            self.compactor.close()
         self._committer.close()
 
     def rows(self) -> TableRows:
@@ -265,6 +276,20 @@ class Lander:
 
     def _own(self, offsets: Mapping[int, int]) -> dict[int, int]:
         return {p: offset for p, offset in offsets.items() if self.slot.has(p)}
+
+    def _compactor(self) -> Compactor:
+        settings = self._settings
+        return Compactor(
+            self.lake,
+            CompactionPolicy(
+                target_bytes=settings.compaction_file_mb * 2**20,
+                hour_seconds=settings.compaction_hour_seconds,
+            ),
+            self._committer.identity_files,
+            log_commits=settings.log_commits,
+            keep_seconds=round(settings.removed_files_minutes * 60),
+            reached=self._reached,
+        )
 
     def _connect(self) -> RecordReader:
         settings = self._settings
@@ -306,6 +331,13 @@ class Lander:
             with attempt:
                 return self._committer.land(batch)
         raise AssertionError("unreachable: the last attempt raises")
+
+
+def _is_behind(batch: Batch | None) -> bool:
+    """Whether landing has more to do than it can: then files wait."""
+    if batch is None or batch.oldest_ms is None:
+        return False
+    return time.time() - batch.oldest_ms / 1000 > _BEHIND_SECONDS
 
 
 def decoder_for(settings: Settings, info: TopicInfo, sources: Sources | None) -> Decoder:

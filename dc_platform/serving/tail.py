@@ -244,7 +244,7 @@ class Tail:
         old = set(self._snapshot.paths)
         self._snapshot = self._silver.snapshot()
         self._border = self._read_border(self.info)
-        added = [path for path in self._snapshot.paths if path not in old]
+        added = self._index.newcomers(self._snapshot, old)
         self._pile.cut(self._border)
         for keys in self._index.read(added):
             self._index.add(keys, of=added)

@@ -129,7 +129,7 @@ def part_environment(
 def prepare_dagster(directory: StackDirectory, ports: Mapping[str, int]) -> None:
     """Write Dagster's home: the instance's settings, and where the code server is."""
     (directory.dagster / "storage").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_instance_settings(), directory.dagster / "dagster.yaml")
+    shutil.copyfile(instance_settings(), directory.dagster / "dagster.yaml")
     _workspace(directory).write_text(
         "# Written at each start.\n"
         "load_from:\n"
@@ -203,7 +203,8 @@ def _workspace(directory: StackDirectory) -> Path:
     return directory.dagster / "workspace.yaml"
 
 
-def _instance_settings() -> Path:
+def instance_settings() -> Path:
+    """Where this installation has its dagster.yaml."""
     package = Path(dc_platform.__file__).parent
     for candidate in (package / "orchestration" / "dagster.yaml", package.parent / "dagster.yaml"):
         if candidate.is_file():
