@@ -11,7 +11,8 @@ from random import Random
 
 from kafka import KafkaAdminClient, TopicPartition
 
-from dc_platform.broker.client import RecordReader, RecordWriter, ensure_topic
+from dc_platform.broker.client import RecordWriter, ensure_topic
+from dc_platform.broker.reader import reader_for
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -51,7 +52,7 @@ class Scene:
             "DCP_DATA_DIR": str(directory / "data"),
             "DCP_UNKNOWN_SOURCES": "accept",
             # A poll gives 2,000 records at most: each is a batch.
-            "DCP_LANDING_ROWS": "500",
+            "DCP_LANDING_FILE_MB": "0.001",
             # Some look identities up in memory, some in files.
             "DCP_IDENTITY_MEMORY_MB": str(self.chance.choice([8, 512])),
         }
@@ -128,7 +129,7 @@ class Scene:
         )
 
     def _ends(self) -> dict[int, int]:
-        reader = RecordReader(self._bootstrap, self.info)
+        reader = reader_for(self._bootstrap, self.info)
         try:
             return reader.end_offsets()
         finally:
@@ -136,7 +137,7 @@ class Scene:
 
     def findings(self) -> list[str]:
         """What the sheet and the platform's own checks find."""
-        reader = RecordReader(self._bootstrap, self.info)
+        reader = reader_for(self._bootstrap, self.info)
         try:
             begins = reader.beginning_offsets()
         finally:

@@ -25,7 +25,8 @@ from deltalake import DeltaTable
 from kafka import KafkaAdminClient, TopicPartition
 from typer.testing import CliRunner
 
-from dc_platform.broker.client import RecordReader, RecordWriter, describe_topic
+from dc_platform.broker.client import RecordWriter, describe_topic
+from dc_platform.broker.reader import reader_for
 from dc_platform.cli.main import app
 from dc_platform.contracts.tables import ACKS, BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake.store import Lake
@@ -207,7 +208,7 @@ def ship_again(scene: Scene) -> None:
     """Every record of the acks topic once more, as a gateway does that crashed before it forgot."""
     info = describe_topic(scene.settings.kafka_bootstrap, scene.settings.acks_topic)
     assert info is not None
-    reader = RecordReader(scene.settings.kafka_bootstrap, info)
+    reader = reader_for(scene.settings.kafka_bootstrap, info)
     writer = RecordWriter(scene.settings.kafka_bootstrap, info.name)
     reader.assign({0: 0})
     end = reader.end_offsets()[0]
@@ -279,7 +280,7 @@ def delete_newest_block(scene: Scene, url: str, key: str) -> Deleted:
     """Send one block, and let Kafka delete it before it lands."""
     info = describe_topic(scene.settings.kafka_bootstrap, scene.settings.topic)
     assert info is not None
-    reader = RecordReader(scene.settings.kafka_bootstrap, info)
+    reader = reader_for(scene.settings.kafka_bootstrap, info)
     ends = reader.end_offsets()
     send(url, key, new_ids(300))
     (partition,) = [p for p, end in reader.end_offsets().items() if end > ends[p]]

@@ -42,7 +42,7 @@ class Clock:
 
 def test_landing_whose_clock_jumps_by_days_lands_each_event_once(scene: Scene) -> None:
     clock = Clock(scene.directory)
-    environment = {**clock.environment, "DCP_LANDING_SECONDS": "0.2"}
+    environment = {**clock.environment, "DCP_LANDING_FRESHNESS_SECONDS": "0.2"}
     with (
         Sender(scene, pause=0.005) as sender,
         scene.landing(environment=environment) as lander,

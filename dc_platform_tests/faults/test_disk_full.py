@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_again_and_again(scene: Scene, disk: SmallDisk) -> N
     rng = Random(3)
     with (
         Sender(scene, pause=0.004) as sender,
-        scene.landing(environment={"DCP_LANDING_SECONDS": "0.2"}) as lander,
+        scene.landing(environment={"DCP_LANDING_FRESHNESS_SECONDS": "0.2"}) as lander,
     ):
         wait_for(lambda: scene.rows() > 0)
         for _ in range(15):

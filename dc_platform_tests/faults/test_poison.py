@@ -75,14 +75,14 @@ def large(event_id: str, size: int) -> bytes:
 
 
 def test_a_record_larger_than_a_batch_may_be_lands_alone(scene: Scene) -> None:
-    """Each fills more than a whole batch (`landing_bytes`), and a fetch (4 MiB)."""
+    """Each fills more than a whole batch (`landing_file_mb`), and a fetch (4 MiB)."""
     sent = ids(6)
     producer = scene.producer(max_request_size=16 * MIB)
     for number, event_id in enumerate(sent):
         value = large(event_id, 7 * MIB) if number % 2 else event(event_id)
         producer.send(scene.topic, value, partition=0).get(timeout=60)
     producer.close()
-    totals = scene.land(landing_bytes=MIB, max_event_bytes=10 * MIB)
+    totals = scene.land(landing_file_mb=0.25, max_event_bytes=10 * MIB)
     assert totals.commits >= 3
     scene.assert_exact(sent)
 

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dc_platform.broker.client import RecordReader, ensure_topic
+from dc_platform.broker.client import ensure_topic
+from dc_platform.broker.reader import reader_for
 from dc_platform.broker.retention import held
 from dc_platform.contracts.tables import GAPS
 from dc_platform.orchestration import retention
@@ -39,7 +40,7 @@ def examples(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
 
 def begins(scene: Scene) -> dict[int, int]:
     info = ensure_topic(scene.bootstrap, scene.topic, partitions=2, replication=1)
-    reader = RecordReader(scene.bootstrap, info)
+    reader = reader_for(scene.bootstrap, info)
     try:
         return reader.beginning_offsets()
     finally:

@@ -19,7 +19,8 @@ from dc_platform.decode.decoder import Decoder, concat
 from dc_platform.errors import RetriableError
 from dc_platform.landing.batch import Batch
 from dc_platform.landing.commits import Committer
-from dc_platform.landing.reader import BatchReader, Limits
+from dc_platform.landing.pacing import Pacing
+from dc_platform.landing.reader import BatchReader
 from dc_platform.landing.rebuild import replay_bronze
 from dc_platform.points import Point
 from dc_platform_tests.simulator.broker import SimBroker, SimReader
@@ -182,8 +183,9 @@ class SimLander:
             self._reached(Point.BRONZE_READ)
             self._land(batch)
         offsets = {p: o for p, o in self._committer.offsets.items() if o is not None}
-        limits = Limits(rows=self._chance.choice([1, 4, 12, 1000]), seconds=1e9)
-        reader = SteppedReader(self._connect, self._decoder, offsets, limits, reached=self._reached)
+        rows = self._chance.choice([1, 4, 12, 1000])
+        pacing = Pacing(1e9, float("inf"), rows=rows, draining=True)
+        reader = SteppedReader(self._connect, self._decoder, offsets, pacing, reached=self._reached)
         while True:
             batch = reader.next()
             if batch is None:
