@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock bench bench-landing bench-freshness clean
+.PHONY: help setup run test test-crash test-fast check format docs lock bench bench-landing bench-freshness clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,8 +40,12 @@ test: setup  ## all tests, on real Kafka, Dagster, DuckDB and Trino
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+test-crash: setup  ## SIGKILL at every point, 3 seeds each, and 2,000 simulated schedules
+	$(BIN)/dcp stack fetch
+	$(BIN)/python -m pytest -s -m crash
+
 test-fast: setup  ## the tests that start no process
-	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow"
+	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow and not crash"
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check .
