@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger soak clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger soak test-crash clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,11 +40,16 @@ test: setup  ## all tests, on real Kafka, Dagster, DuckDB and Trino
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+test-crash: setup  ## SIGKILL at every point, 3 seeds each, and 2,000 simulated schedules
+	$(BIN)/dcp stack fetch
+	$(BIN)/python -m pytest -s -m crash
+
 test-fast: setup  ## the tests that start no process
-	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow"
+	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow and not crash and not faults"
 
 test-faults: setup  ## the faults that take long to happen: docs/faults.md
 	$(BIN)/python -m pytest dc_platform_tests/faults -m "faults or not faults"
+
 test-ledger: setup  ## the ledger's tests among a million events, on real Kafka
 	LEDGER_EVENTS=1000000 LEDGER_EXAMPLES=300 $(BIN)/python -m pytest --timeout=1800 dc_platform_tests/e2e/test_ledger.py dc_platform_tests/landing/test_ledger.py
 

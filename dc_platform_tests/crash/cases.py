@@ -78,6 +78,7 @@ def _land(scene: Scene, seed: int, point: Point) -> None:
 def _twice(scene: Scene, seed: int, points: tuple[Point, Point]) -> None:
     scene.send(RECORDS)
     scene.land_killed(points[0], 1 + seed)
+    scene.send(50)
     scene.land_killed(points[1])
     scene.land()
 

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess as Process
 from pathlib import Path
@@ -40,4 +41,6 @@ def _run(command: list[str], environment: dict[str, str], log: Path) -> None:
         os.dup2(output, stream)
     os.environ.update(environment)
     sys.argv = command
+    # It is imported already; it is run from its beginning all the same.
+    warnings.simplefilter("ignore", RuntimeWarning)
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)

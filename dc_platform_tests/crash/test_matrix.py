@@ -1,6 +1,6 @@
 """Every point × 3 seeds: SIGKILL there, start again, audit. `make test-crash`.
 
-The regular suite plays three of them. Two cases run at a time, each in a topic and a lake of its own.
+The regular suite plays two of them. Two cases run at a time, each in a topic and a lake of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from dc_platform.points import Point
 from dc_platform.stack.kafka import LocalKafka
 from dc_platform_tests.crash.cases import SEEDS, Case, cases
 from dc_platform_tests.crash.scene import Scene
@@ -61,10 +62,16 @@ RESULTS: dict[str, list[Played]] = {}
 
 def table() -> str:
     """What was found, as a table in Markdown."""
-    lines = ["| killed at | cases | events | findings |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| killed at | cases | events | lost | doubled | other findings |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for name, ended in RESULTS.items():
-        events, found = sum(p.events for p in ended), sum(len(p.findings) for p in ended)
-        lines.append(f"| {name} | {len(ended)} | {events:,} | {found} |")
+        events = sum(p.events for p in ended)
+        found = [finding.split(":")[0] for p in ended for finding in p.findings]
+        lost, doubled = found.count("lost"), found.count("doubled")
+        others = len(found) - lost - doubled
+        lines.append(f"| {name} | {len(ended)} | {events:,} | {lost} | {doubled} | {others} |")
     return "\n".join(lines)
 
 
@@ -76,6 +83,17 @@ def check(case: Case, played: dict[str, Future[Played]]) -> None:
     assert ended.events > 0
 
 
+SAMPLE = [
+    case for case in CASES if (case.name, case.seed) in {("bronze written", 1), ("bronze read", 0)}
+]
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.id)
+def test_some_of_it(case: Case, played: dict[str, Future[Played]]) -> None:
+    check(case, played)
+
+
 @pytest.mark.kafka
 @pytest.mark.crash
 @pytest.mark.timeout(1800)
@@ -85,8 +103,6 @@ def test_killed_and_started_again(case: Case, played: dict[str, Future[Played]])
 
 
 def test_the_matrix_has_every_point() -> None:
-    from dc_platform.points import Point
-
     assert {point.value for point in Point} <= {case.name for case in CASES}
     assert len(CASES) >= 3 * len(Point)
     assert len(SEEDS) == 3

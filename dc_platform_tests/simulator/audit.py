@@ -56,7 +56,7 @@ class Tables(NamedTuple):
 def findings(
     lake: Lake, sent: Acknowledged, living: Living, *, overlapped: bool = False
 ) -> list[str]:
-    """What is wrong; nothing, if all is well.
+    """What is wrong, with `lost:` or `doubled:` before it; nothing, if all is well.
 
     Of two landers at once (`overlapped`) one may name as lost what the other had in memory and landed.
     """
@@ -64,7 +64,7 @@ def findings(
     live = [path for spec in specs for path in LakeTable(lake, spec).snapshot().paths]
     missing = [path for path in live if not Path(path).exists()]
     if missing:
-        return [f"files in the log that are not there: {missing}"]
+        return [f"lost: files in the log that are not there: {missing}"]
     tables = Tables(
         _rows(lake, BRONZE_EVENTS, _ADDRESS),
         _rows(lake, SILVER_EVENTS, ["source_id", "event_id", "topic_id"]),
@@ -130,7 +130,7 @@ def _rows(lake: Lake, spec: TableSpec, columns: list[str]) -> list[tuple[Any, ..
 
 
 def _twice(name: str, rows: list[tuple[Any, ...]]) -> list[str]:
-    return [f"{name} has {n} of {row}" for row, n in Counter(rows).items() if n > 1][:5]
+    return [f"doubled: {name} has {n} of {row}" for row, n in Counter(rows).items() if n > 1][:5]
 
 
 Landed = list[tuple[tuple[int, int], Item]]
@@ -157,7 +157,7 @@ def _landed(
             if there and exact and any(gap[4] == EXPIRED for gap in named):
                 problems.append(f"partition {partition}, offset {offset} is landed and in {named}")
         elif any(there):
-            problems.append(f"partition {partition}, offset {offset} landed in part: {there}")
+            problems.append(f"lost: partition {partition}, offset {offset} in part: {there}")
         elif not named:
             problems.append(f"lost: partition {partition}, offset {offset}: {items}")
     addresses = {
@@ -174,7 +174,7 @@ def _silver(landed: Landed, silver: list[tuple[Any, ...]], topic_id: str) -> lis
     wanted = {str(item.event_id) for _, item in landed if item.valid}
     have = {row[1] for row in silver}
     ours = {row[1] for row in silver if row[2] == topic_id}
-    problems = [f"silver lacks {event_id}" for event_id in sorted(wanted - have)[:5]]
+    problems = [f"lost: silver lacks {event_id}" for event_id in sorted(wanted - have)[:5]]
     problems += [f"silver has {event_id}, bronze not" for event_id in sorted(ours - wanted)[:5]]
     return problems + [f"of another source: {row}" for row in silver if row[0] != SOURCE][:5]
 
@@ -183,7 +183,7 @@ def _quarantine(landed: Landed, rows: list[tuple[Any, ...]], topic_id: str) -> l
     wanted = {(i.request_hash, i.index) for _, i in landed if i.request_hash is not None}
     requests = [row[1:3] for row in rows if row[0] == SOURCE]
     problems = _twice("quarantine", requests)
-    problems += [f"quarantine lacks {key}" for key in sorted(wanted - set(requests))][:5]
+    problems += [f"lost: quarantine lacks {key}" for key in sorted(wanted - set(requests))][:5]
     nonsense = {address for address, item in landed if not item.valid and item.request_hash is None}
     of_address = [(row[4], row[5]) for row in rows if row[0] != SOURCE and row[3] == topic_id]
     problems += _twice("quarantine", of_address)

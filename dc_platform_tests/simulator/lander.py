@@ -178,6 +178,7 @@ class SimLander:
         """Land until told to stop, and then until all is landed."""
         begins = self._own(self._connect().beginning_offsets())
         self._committer.begin(begins)
+        self._reached("prepared")
         batches = replay_bronze(self._lake, self._info, self._committer, kafka_begins=begins)
         for batch in batches:
             self._reached(Point.BRONZE_READ)

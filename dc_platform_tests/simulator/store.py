@@ -110,8 +110,9 @@ class SimLake(Lake):
         self._store = store
         self.hooks = hooks
 
-    def open(self, spec: TableSpec) -> Any:
-        """The table at its newest version."""
+    def open(self, spec: TableSpec, version: int | None = None) -> Any:
+        """The table at its newest version: landing asks for no other."""
+        assert version is None
         if self.hooks.trouble("read"):
             raise DeltaError("the store is away")
         if spec.name not in self._store.logs:
@@ -162,7 +163,8 @@ class SimDelta:
 
     def metadata(self) -> Any:
         """The table's id: random in reality, the same in each run here."""
-        return type("Metadata", (), {"id": f"id of {self._log.spec.name}"})
+        members = {"id": f"id of {self._log.spec.name}", "configuration": self._log.spec.properties}
+        return type("Metadata", (), members)
 
     def update_incremental(self) -> None:
         """Move to the newest version."""
@@ -203,6 +205,7 @@ class SimDelta:
         schema: Any,
         partition_by: Any = None,
         commit_properties: Any = None,
+        post_commithook_properties: Any = None,
     ) -> None:
         """Commit: a compare-and-swap without retries, else rebased over other app ids' commits."""
         self._hooks.pause("put")

@@ -23,7 +23,7 @@ from dc_platform.points import Point
 from dc_platform_tests.simulator import lander
 from dc_platform_tests.simulator.world import Report, play
 
-FEW = 20
+FEW = 16
 MANY = int(os.environ.get("SCHEDULES", "2000"))
 # Every mutation is found by one of so many seeds.
 ENOUGH = 250

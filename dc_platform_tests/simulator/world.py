@@ -119,7 +119,7 @@ class World:
             self._second: 1,
             self._store_trouble: 3,
             self._broker_trouble: 2,
-            self._retention: 2,
+            self._retention: 3,
             self._jump: 2,
             self._backfill: 0.7,
             self._recreate: 0.5,
@@ -206,7 +206,8 @@ class World:
     def _retention(self) -> None:
         number = self.chance.randrange(self.broker.info.partitions)
         part = self.broker.partitions[number]
-        offset = self.chance.randint(part.begin, part.end)
+        everything = self.chance.random() < 0.5
+        offset = part.end if everything else self.chance.randint(part.begin, part.end)
         self._note(f"retention of partition {number} up to {offset}")
         self.broker.delete_before(number, offset)
 
