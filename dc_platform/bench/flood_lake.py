@@ -16,7 +16,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, table_sql
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 
 
 class Backlog:

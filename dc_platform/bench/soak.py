@@ -167,7 +167,7 @@ def _wait_until_landed(lake: str, bootstrap: str, landing: subprocess.Popen[byte
     from dc_platform.contracts.tables import SILVER_EVENTS
     from dc_platform.lake.store import Lake
     from dc_platform.lake.table import LakeTable
-    from dc_platform.landing.commits import app_id
+    from dc_platform.landing.batch_commit import app_id
 
     info = ensure_topic(bootstrap, TOPIC, partitions=4, replication=1)
     reader = reader_for(bootstrap, info)

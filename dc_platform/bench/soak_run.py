@@ -26,8 +26,8 @@ import psutil
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TABLES
 from dc_platform.definitions import defs
 from dc_platform.lake.store import Lake
-from dc_platform.landing.batch import Batch
-from dc_platform.landing.commits import Committer, Landed
+from dc_platform.landing.batch import Batch, Landed
+from dc_platform.landing.commits import Committer
 from dc_platform.settings import settings
 
 EVERY = 100

@@ -26,7 +26,7 @@ from dc_platform.errors import BrokerUnavailableError, CommitConflictError
 from dc_platform.lake.parquet import read_batches, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -53,6 +53,18 @@ class Batch:
     counted: dict[int, Counted] | None = None
 
 
+@dataclass(frozen=True)
+class Landed:
+    """What one landing did, in rows."""
+
+    received: int
+    landed: int
+    duplicates: int
+    rejected: int
+    silver_version: int
+    processed_at: datetime
+
+
 def below(judged: pa.Table, offsets: dict[int, int]) -> Mask:
     """Rows whose address lies below the given next offset of their partition."""
     if not offsets or not len(judged):

@@ -11,9 +11,7 @@ app id conflicts, in silver any newer version does.
 
 from __future__ import annotations
 
-import json
 import logging
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +40,7 @@ from dc_platform.lake.turns import Turns
 from dc_platform.landing.batch import (
     Batch,
     Gap,
+    Landed,
     Mask,
     below,
     bronze_rows,
@@ -52,6 +51,7 @@ from dc_platform.landing.batch import (
     select_for,
     silver_rows,
 )
+from dc_platform.landing.batch_commit import app_id, commit_batch
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
 from dc_platform.landing.unused import UnusedFiles
@@ -60,23 +60,6 @@ from dc_platform.points import Point, Reached, unarmed
 log = logging.getLogger(__name__)
 
 _CONFLICT_RETRIES = 20
-
-
-def app_id(spec: TableSpec, info: TopicInfo, partition: int) -> str:
-    """Key of a partition's offset in the table's log. A recreated topic starts at zero again."""
-    return f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}"
-
-
-@dataclass(frozen=True)
-class Landed:
-    """What one landing did, in rows."""
-
-    received: int
-    landed: int
-    duplicates: int
-    rejected: int
-    silver_version: int
-    processed_at: datetime
 
 
 @dataclass(frozen=True)
@@ -276,7 +259,7 @@ class Committer:
                 table = bronze_rows(rows, processed_at)
                 files = [self._write(BRONZE_EVENTS, table, processed_at)]
             self._reached(Point.BRONZE_WRITTEN)
-            if self._commit(self._bronze, BRONZE_EVENTS, files, ahead, batch, exact=False):
+            if self._commit(self._bronze, files, ahead, batch, exact=False):
                 return
             self._check_silver_unmoved()
         raise CommitConflictError("bronze.events: too many conflicting commits; trying again later")
@@ -300,7 +283,7 @@ class Committer:
             self._reached(Point.QUARANTINE_WRITTEN)
             # Where a crashed run left the table ahead of this batch, its offset stays.
             ends = {p: max(r.end, done[p] or 0) for p, r in batch.ranges.items()}
-            if self._commit(self._quarantine, SILVER_QUARANTINE, files, ends, batch, exact=True):
+            if self._commit(self._quarantine, files, ends, batch, exact=True):
                 self._rejects.add(keys.take(fresh), of=self._paths(SILVER_QUARANTINE, files))
                 return
             self._check_silver_unmoved()
@@ -335,7 +318,7 @@ class Committer:
                     rows, keys, file = self._without_newcomers(rows, keys, file, processed_at)
                 self._reached(Point.SILVER_WRITTEN)
                 files = [file] if file else []
-                if not self._commit(self._silver, SILVER_EVENTS, files, ends, batch, exact=True):
+                if not self._commit(self._silver, files, ends, batch, exact=True):
                     continue
             self._reached(Point.SILVER_COMMITTED)
             self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
@@ -374,7 +357,6 @@ class Committer:
     def _commit(
         self,
         table: LakeTable,
-        spec: TableSpec,
         files: list[DataFile],
         ends: Mapping[int, int],
         batch: Batch,
@@ -382,36 +364,12 @@ class Committer:
         exact: bool,
     ) -> bool:
         """Commit; False after a conflict (the table is refreshed then)."""
-        txns = {app_id(spec, self._info, p): end for p, end in ends.items()}
-        commit_id = uuid.uuid4().hex
-        metadata = {
-            "dcp.commit": commit_id,
-            "dcp.owner": self._owner,
-            "dcp.topic": self._info.topic_id,
-            "dcp.ranges": json.dumps({p: [r.start, r.end] for p, r in batch.ranges.items()}),
-        }
-        if batch.gaps:
-            metadata["dcp.gaps"] = json.dumps([list(gap) for gap in batch.gaps])
-        if batch.counted is not None:
-            metadata["dcp.counted"] = json.dumps(batch.counted)
-        before = table.version
         self._unused.use(files)
-        try:
-            table.commit(files, txns=txns, exact=exact, metadata=metadata)
-        except (CommitConflictError, StoreUnavailableError) as error:
-            # Either may come from a commit that is in the log nevertheless: a put that the store
-            # answered with an error, or that it repeated and then found taken, by itself.
-            table.refresh()
-            since = table.history(table.version - before) if table.version > before else []
-            if any(entry.get("dcp.commit") == commit_id for entry in since):
-                log.warning("commit to %s failed (%s) but is in the log", spec.name, error)
-                return True
-            if isinstance(error, StoreUnavailableError):
-                raise
-            for file in files if spec is not SILVER_EVENTS else []:
-                self._lake.remove(spec, file.path)
-            return False
-        return True
+        if commit_batch(table, self._info, files, ends, batch, owner=self._owner, exact=exact):
+            return True
+        for file in files if table is not self._silver else []:
+            self._lake.remove(table.spec, file.path)
+        return False
 
     def _paths(self, spec: TableSpec, files: list[DataFile]) -> list[str]:
         return [f"{self._lake.uri_of(spec)}/{file.path}" for file in files]

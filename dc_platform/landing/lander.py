@@ -39,8 +39,8 @@ from dc_platform.errors import (
 )
 from dc_platform.lake.gaps import DELETED, KnownGap, record_gaps
 from dc_platform.lake.store import Lake
-from dc_platform.landing.batch import Batch
-from dc_platform.landing.commits import Committer, Landed, TableRows
+from dc_platform.landing.batch import Batch, Landed
+from dc_platform.landing.commits import Committer, TableRows
 from dc_platform.landing.compaction import Compactor
 from dc_platform.landing.compaction_plan import CompactionPolicy
 from dc_platform.landing.pacing import Pacing

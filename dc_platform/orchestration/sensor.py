@@ -21,7 +21,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import PlatformError, TopicChangedError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 from dc_platform.landing.slots import Slot
 from dc_platform.orchestration.assets import (
     BRONZE_KEY,

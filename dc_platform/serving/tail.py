@@ -34,7 +34,7 @@ from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker, first_of_each
 from dc_platform.landing.lander import decoder_for

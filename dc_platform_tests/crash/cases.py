@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 from dc_platform.points import Point
 from dc_platform_tests.crash.gateway import killed_gateway
 from dc_platform_tests.crash.scene import Scene

@@ -118,7 +118,7 @@ class Scene:
             time.sleep(0.1)
 
     def _landed(self) -> bool:
-        from dc_platform.landing.commits import app_id
+        from dc_platform.landing.batch_commit import app_id
 
         if not self.lake.exists(SILVER_EVENTS):
             return False

@@ -13,7 +13,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import is_valid, mask_rows
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 from dc_platform.landing.keys import KeyMaker
 from dc_platform.serving.chunks import Chunk
 from dc_platform.serving.engine import Engine

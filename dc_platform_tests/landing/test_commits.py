@@ -23,7 +23,8 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing import identities
 from dc_platform.landing.batch import Batch, Gap
-from dc_platform.landing.commits import Committer, app_id
+from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.commits import Committer
 from dc_platform.points import Point
 from dc_platform_tests.helpers.events import HOUR, NOW
 from dc_platform_tests.helpers.lake import read_table

@@ -15,7 +15,7 @@ from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.backfill import backfill_silver
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import Keys
 from dc_platform_tests.helpers.compaction import (

@@ -25,7 +25,7 @@ from dc_platform.lake.gaps import BEFORE_FIRST, EXPIRED
 from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.commits import app_id
+from dc_platform.landing.batch_commit import app_id
 from dc_platform_tests.helpers.records import SOURCE
 from dc_platform_tests.simulator.client import Item
 from dc_platform_tests.simulator.store import SimStore

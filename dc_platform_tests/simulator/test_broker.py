@@ -11,8 +11,9 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewPartitions
 
-from dc_platform.broker.client import RecordReader, describe_topic, ensure_topic
-from dc_platform.broker.records import Record, TopicInfo
+from dc_platform.broker.client import describe_topic, ensure_topic
+from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import Record, RecordReader, TopicInfo
 from dc_platform.errors import (
     OffsetsExpiredError,
     PlatformError,
@@ -125,7 +126,7 @@ class KafkaTopic:
         self._admin(lambda admin: admin.create_partitions(more))
 
     def reader(self, max_records: int = 100) -> RecordReader:
-        return RecordReader(self._bootstrap, self.info, max_records=max_records)
+        return reader_for(self._bootstrap, self.info, max_records=max_records)
 
 
 @pytest.fixture(

@@ -1,0 +1,66 @@
+"""The commit of a batch's rows to one table: its files, its offsets, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+
+from dc_platform.broker.records import TopicInfo
+from dc_platform.contracts.tables import TableSpec
+from dc_platform.errors import CommitConflictError, StoreUnavailableError
+from dc_platform.lake.parquet import DataFile
+from dc_platform.lake.table import LakeTable
+from dc_platform.landing.batch import Batch
+
+log = logging.getLogger(__name__)
+
+
+def app_id(spec: TableSpec, info: TopicInfo, partition: int) -> str:
+    """Key of a partition's offset in the table's log. A recreated topic starts at zero again."""
+    return f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}"
+
+
+def commit_batch(
+    table: LakeTable,
+    info: TopicInfo,
+    files: Sequence[DataFile],
+    ends: Mapping[int, int],
+    batch: Batch,
+    *,
+    owner: str,
+    exact: bool,
+) -> bool:
+    """Commit `files` with the offset up to which each partition has landed, partition → `ends`.
+
+    False after a conflict; the table is refreshed then. Raises StoreUnavailableError when the store
+    failed and the commit is not in the log.
+    """
+    txns = {app_id(table.spec, info, partition): end for partition, end in ends.items()}
+    commit_id = uuid.uuid4().hex
+    metadata = {
+        "dcp.commit": commit_id,
+        "dcp.owner": owner,
+        "dcp.topic": info.topic_id,
+        "dcp.ranges": json.dumps({p: [r.start, r.end] for p, r in batch.ranges.items()}),
+    }
+    if batch.gaps:
+        metadata["dcp.gaps"] = json.dumps([list(gap) for gap in batch.gaps])
+    if batch.counted is not None:
+        metadata["dcp.counted"] = json.dumps(batch.counted)
+    before = table.version
+    try:
+        table.commit(files, txns=txns, exact=exact, metadata=metadata)
+    except (CommitConflictError, StoreUnavailableError) as error:
+        # Either may come from a commit that is in the log nevertheless: a put that the store
+        # answered with an error, or that it repeated and then found taken, by itself.
+        table.refresh()
+        since = table.history(table.version - before) if table.version > before else []
+        if any(entry.get("dcp.commit") == commit_id for entry in since):
+            log.warning("commit to %s failed (%s) but is in the log", table.spec.name, error)
+            return True
+        if isinstance(error, StoreUnavailableError):
+            raise
+        return False
+    return True
