@@ -27,6 +27,7 @@ _JOB = "maintenance"
     key=LAKE_FILES_KEY,
     deps=[BRONZE_KEY, SILVER_KEY],
     group_name="ops",
+    kinds={"deltalake"},
     owners=OWNERS,
     description="The tables' files: what compaction replaced, what crashes left behind and old log"
     " entries are deleted.",
@@ -68,6 +69,7 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
 @dg.asset(
     key=DAGSTER_STORAGE_KEY,
     group_name="ops",
+    kinds={"dagster"},
     owners=OWNERS,
     description="Dagster's own storage: old runs of the platform's jobs and old reports are deleted;"
     " the newest of each asset, partition and check stay.",

@@ -70,6 +70,8 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
         "silver/events",
         "silver/quarantine",
         "ops/ledger",
+        "ops/lake_files",
+        "ops/dagster_storage",
     }
     assert by_key["bronze/events"]["dependencyKeys"] == [{"path": ["kafka", "events"]}]
     assert by_key["silver/events"]["dependencyKeys"] == [{"path": BRONZE}]
