@@ -34,7 +34,9 @@ def clock_later(hours: float) -> dict[str, str]:
     if not hours:
         return {}
     _, additions = libfaketime.get_reload_information()
-    return {**additions, "FAKETIME": f"+{int(hours * 3600)}s"}
+    # librdkafka's threads wait by the true clock for a time of the moved one: for that many hours.
+    client = {"DCP_KAFKA_CLIENT": "kafka-python"}
+    return {**additions, **client, "FAKETIME": f"+{int(hours * 3600)}s"}
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class Clock:
             **additions,
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
+            # librdkafka's threads wait by the true clock for a time of the moved one.
+            "DCP_KAFKA_CLIENT": "kafka-python",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
         self.set(hours=0)
