@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -432,9 +433,9 @@ def test_an_update_that_takes_long_is_done_seldom(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert is_due(lake, datetime.now(UTC))
-    clock = iter((0.0, 90.0))
-    monkeypatch.setattr("dc_platform.lake.ledger.time.monotonic", lambda: next(clock))
     land(lake, [valid(0, [(1, A, 0)])])
+    clock = chain((0.0,), repeat(90.0))
+    monkeypatch.setattr("dc_platform.lake.ledger.time.monotonic", lambda: next(clock))
     update_ledger(lake)
     now = datetime.now(UTC)
     assert not is_due(lake, now + timedelta(minutes=29))

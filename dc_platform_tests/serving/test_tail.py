@@ -132,7 +132,7 @@ def test_a_full_tail_says_so_and_goes_on_when_events_have_landed(
 ) -> None:
     tail = tailed(tail_memory_mb=1, tail_disk_mb=1)
     # More than two polls bring.
-    for start in range(0, 320, 40):
+    for start in range(0, 960, 40):
         tail.write(*range(start, start + 40), size=10 * LARGE)
     tail.tail.start()
     # The files are there a moment before the view that has them.
@@ -140,20 +140,20 @@ def test_a_full_tail_says_so_and_goes_on_when_events_have_landed(
     with polled(tail) as seen:
         full = tail.tail.view
         assert full is not None
-        assert 0 < tail.seen(view=full).count < 320
+        assert 0 < tail.seen(view=full).count < 960
         assert 0 < full.up_to_ms <= time.time() * 1000
         # All that it holds lands: it reads on, and is full again.
         tail.land_partition(0, end=max(chunk.spans[0][1] for chunk in full.chunks) + 1)
         wait_for(lambda: tail.seen().tail_rows)
-        assert 0 < tail.seen().count < 320
+        assert 0 < tail.seen().count < 960
         # Landing goes ahead of it: it skips what it has not read.
         tail.land()
         wait_for(lambda: tail.seen().complete)
-        tail.write(319, 320)
-        tail.wait_count(321)
+        tail.write(959, 960)
+        tail.wait_count(961)
     assert not seen[0].complete
     # All was there before the tail began: a complete view has all of it.
-    assert 320 in {one.count for one in seen if one.complete} <= {320, 321}
+    assert 960 in {one.count for one in seen if one.complete} <= {960, 961}
     assert all(one.count == one.distinct for one in seen)
     assert all(before.count <= after.count for before, after in pairwise(seen))
 
