@@ -35,6 +35,13 @@ def test_every_point_is_passed_in_one_place() -> None:
     assert passed_in_the_code() == {f"Point.{point.name}": 1 for point in Point}
 
 
+def test_the_page_has_the_points_and_no_others() -> None:
+    page = (ROOT.parent / "docs" / "reliability.md").read_text()
+    section = page.split("## The points")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{p.value}` | {p.part} | {p.meaning} |" for p in Point]
+
+
 def test_an_armed_process_dies_at_the_nth_time() -> None:
     program = """
 from dc_platform.points import armed

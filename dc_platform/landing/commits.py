@@ -31,7 +31,6 @@ from dc_platform.contracts.tables import (
 )
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.border import write_border
-from dc_platform.lake.gaps import BEFORE_FIRST, EXPIRED, KnownGap, record_gaps
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile, write_file
 from dc_platform.lake.store import Lake
@@ -39,7 +38,6 @@ from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.lake.turns import Turns
 from dc_platform.landing.batch import (
     Batch,
-    Gap,
     Landed,
     Mask,
     below,
@@ -54,6 +52,7 @@ from dc_platform.landing.batch import (
 from dc_platform.landing.batch_commit import app_id, commit_batch
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
+from dc_platform.landing.losses import Losses
 from dc_platform.landing.unused import UnusedFiles
 from dc_platform.points import Point, Reached, unarmed
 
@@ -112,8 +111,7 @@ class Committer:
         self._writers = writers or ThreadPoolExecutor(2, thread_name_prefix="parquet")
         self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
         self._unused = UnusedFiles(lake, self.identity_files)
-        # Of partitions that never landed: where Kafka began when they were met.
-        self._met_at: dict[int, int] = {}
+        self._losses = Losses(lake, info.topic_id, reached)
         self.refresh()
 
     def refresh(self) -> None:
@@ -159,7 +157,7 @@ class Committer:
             if self._offsets.get(partition) is None:
                 # Bronze may have landed the first records, and silver not yet.
                 self._offsets[partition] = offset if bronze.get(partition) is None else 0
-                self._met_at[partition] = self._offsets[partition] or 0
+                self._losses.met(partition, self._offsets[partition] or 0)
 
     def land(self, batch: Batch) -> Landed:
         """Commit a batch to all tables. Raises FencedError when another run owns the partitions.
@@ -213,30 +211,9 @@ class Committer:
                 )
 
     def _record_gaps(self, batch: Batch, at: datetime) -> None:
-        """Before bronze, whose range covers the gap: after a crash in between nobody would know."""
-        self._check_gaps(batch)
-        topic = self._info.topic_id
-        gaps = [KnownGap(topic, *gap, EXPIRED) for gap in batch.gaps]
-        gaps += [KnownGap(topic, *gap, BEFORE_FIRST) for gap in self._met_late(batch)]
-        if gaps:
-            self._reached(Point.BEFORE_GAPS)
-            record_gaps(self._lake, gaps, at)
-            self._reached(Point.GAPS_RECORDED)
-
-    def _met_late(self, batch: Batch) -> list[Gap]:
-        """What Kafka no longer had when the partitions of a first batch were met."""
-        return [Gap(p, 0, self._met_at[p]) for p in batch.ranges if self._met_at.get(p)]
-
-    def _check_gaps(self, batch: Batch) -> None:
-        """What Kafka deleted is not lost where bronze is ahead of silver: it is to be replayed."""
-        gaps = [*batch.gaps, *self._met_late(batch)]
-        bronze = self.bronze_offsets if gaps else {}
-        for partition, start, _ in gaps:
-            if (bronze[partition] or 0) > start:
-                raise FencedError(
-                    f"bronze has partition {partition} up to {bronze[partition]}, Kafka no longer"
-                    f" has what begins at {start}: the next run lands it from bronze"
-                )
+        if self._losses.of(batch):
+            self._bronze.refresh()
+            self._losses.record(batch, self.bronze_offsets, at)
 
     def _fresh(self, index: IdentityIndex, keys: Keys, rows: pa.Table, snapshot: Snapshot) -> Mask:
         if not len(keys):
@@ -247,13 +224,18 @@ class Committer:
 
     def _land_bronze(self, batch: Batch, processed_at: datetime) -> None:
         for attempt in range(_CONFLICT_RETRIES):
+            offsets = self.bronze_offsets
             if attempt:
-                self._check_gaps(batch)
-            done = {p: o for p, o in self.bronze_offsets.items() if o is not None}
+                self._losses.check(batch, offsets)
+            done = {p: o for p, o in offsets.items() if o is not None}
+            old = below(batch.judged, done)
+            # What was read from bronze is there.
+            if batch.counted is not None and old.any():
+                self._losses.check_given_up(mask_rows(batch.judged, old))
             ahead = {p: r.end for p, r in batch.ranges.items() if r.end > done.get(p, -1)}
             if not ahead:
                 return
-            rows = mask_rows(batch.judged, ~below(batch.judged, done))
+            rows = mask_rows(batch.judged, ~old)
             files = []
             if len(rows):
                 table = bronze_rows(rows, processed_at)
@@ -324,8 +306,7 @@ class Committer:
             self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
             self._snapshot = self._silver.snapshot()
             self._offsets.update(ends)
-            for partition in ends:
-                self._met_at.pop(partition, None)
+            self._losses.landed(ends)
             self.file_bytes = file.size if file else 0
             return len(rows)
         raise CommitConflictError("silver.events: too many conflicting commits; trying again later")

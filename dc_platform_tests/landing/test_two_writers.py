@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,15 +14,20 @@ from dc_platform.contracts.tables import (
 from dc_platform.errors import FencedError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
+from dc_platform.landing.batch import Batch, Gap, Range
+from dc_platform.landing.rebuild import replay_bronze
 from dc_platform.points import Point
 from dc_platform_tests.helpers.events import some_uuid
 from dc_platform_tests.helpers.landing import (
+    INFO,
     POINTS,
     RECORDS,
+    CrashError,
     Pause,
     assert_landed_once,
     batch,
     committer,
+    crash_at,
     in_thread,
     land_again,
     lines,
@@ -145,6 +151,23 @@ def test_a_zombie_that_wins_the_race_fences_its_successor(lake: Lake) -> None:
     thread.join(60)
     assert isinstance(result[0], FencedError)
     assert_landed_once(lake, RECORDS)
+
+
+def test_what_a_successor_gave_up_is_not_landed_by_a_run_that_still_has_it(lake: Lake) -> None:
+    """Kafka has deleted it meanwhile: it is in `ops.gaps`, and bronze goes on without it."""
+    sleeper = committer(lake, (0,), owner="sleeper")
+    rest = batch([block(lines(9), 5)])
+    cut = Batch(rest.judged, {0: Range(0, 6)}, 0, gaps=[Gap(0, 0, 5)])
+    with pytest.raises(CrashError):
+        committer(lake, (0,), reached=crash_at(Point.AFTER_BRONZE)).land(cut)
+    with pytest.raises(FencedError, match="Kafka had deleted"):
+        sleeper.land(replace(batch(RECORDS[:5]), counted={}))
+    assert silver(lake) == []
+    following = committer(lake, (0,))
+    for found in replay_bronze(lake, INFO, following, kafka_begins={0: 5}):
+        following.land(found)
+    assert following.offsets == {0: 6}
+    assert silver(lake) == [(SOURCE, some_uuid(9))]
 
 
 def test_a_batch_that_does_not_begin_where_silver_stands_is_refused(lake: Lake) -> None:

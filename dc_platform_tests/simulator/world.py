@@ -26,7 +26,7 @@ from dc_platform_tests.simulator.client import Client
 from dc_platform_tests.simulator.lander import CachedDecoder, SimLander, Slot
 from dc_platform_tests.simulator.store import SimStore
 
-_MOVES = 45
+_MOVES = 36
 _DRAIN_STEPS = 6_000
 _PUT_TROUBLES = ["before", "after", "taken", "late"]
 # What ends a lander that is not a fault of the platform: another one goes on.
@@ -125,7 +125,12 @@ class World:
             self._recreate: 0.5,
             self._add_partition: 0.5,
         }
-        chosen = {move: weight for move, weight in faults.items() if self.chance.random() < 0.45}
+        if self.chance.random() < 0.25:
+            # The rarest of what goes wrong needs two kinds of faults, each of them often.
+            first = self.chance.choice([self._kill, self._freeze, self._second])
+            chosen = {first: 4.0, self._retention: 4.0}
+        else:
+            chosen = {m: weight for m, weight in faults.items() if self.chance.random() < 0.45}
         if self._freeze in chosen:
             chosen[self._wake] = 2
         if self._store_trouble in chosen:
