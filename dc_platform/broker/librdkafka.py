@@ -54,6 +54,8 @@ _DESCRIBE_SECONDS = 3.0
 # So many at once keep the client's messages in the processor's cache: 20,000 took half as long again.
 _AT_ONCE = 1_000
 _MIB = 2**20
+# While a poll takes blocks of 300 KB, librdkafka fetches more of them: 2,000 made 640 MB at once.
+_POLL_BYTES = 8 * _MIB
 
 _READING: dict[str, Any] = {
     "client.id": "dcp-reader",
@@ -229,30 +231,34 @@ class LibrdkafkaReader:
             # `consume` waits until it has as many as it was asked for.
             messages = self._consumer.consume(1, seconds)
             with _garbage_left():
+                size = 0
                 while messages:
-                    self._take(messages, poll)
+                    size += self._take(messages, poll)
                     room = self._max_records - len(poll.records)
-                    if room <= 0 or self._failed is not None:
+                    if room <= 0 or size >= _POLL_BYTES or self._failed is not None:
                         return
                     messages = self._consumer.consume(min(room, _AT_ONCE), 0)
             seconds = deadline - time.monotonic()
 
-    def _take(self, messages: list[Message], poll: Poll) -> None:
+    def _take(self, messages: list[Message], poll: Poll) -> int:
+        """Add the messages to the poll; the bytes of their values."""
         if any(map(Message.error, messages)):
             messages = self._take_events(messages, poll.next_offsets)
         partitions = list(map(Message.partition, messages))
         offsets = list(map(Message.offset, messages))
+        values = [value or b"" for value in map(Message.value, messages)]
         columns = (
             partitions,
             offsets,
             map(_timestamp_ms, map(Message.timestamp, messages)),
             map(Message.key, messages),
             _headers(messages),
-            [value or b"" for value in map(Message.value, messages)],
+            values,
         )
         poll.records.extend(map(_record_of, zip(*columns, strict=True)))
         for partition, last in dict(zip(partitions, offsets, strict=True)).items():
             poll.next_offsets[partition] = max(poll.next_offsets.get(partition, 0), last + 1)
+        return sum(map(len, values))
 
     def _take_events(self, messages: list[Message], ends: dict[int, int]) -> list[Message]:
         """Note ends of partitions; gives the records, as far as the first error."""

@@ -18,9 +18,12 @@ from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.store import Lake
 
-# ZSTD level 1 costs 10 % of landing's speed against SNAPPY and saves 41 % of the bytes.
+# Files that stay: level 1 takes a third more time than -3 and 40 % less room.
 COMPRESSION = "zstd"
 COMPRESSION_LEVEL = 1
+# Files that compaction replaces soon: an event of 320 bytes is written to bronze and silver in 1.15 µs
+# instead of 1.6, and takes 213 bytes instead of 126. LZ4 needs as long and 8 % more room.
+FAST_LEVEL = -3
 # DuckDB scans a row group per thread; groups of a million rows made needle queries 5 times slower.
 ROW_GROUP_ROWS = 122_880
 _READ_ROWS = 500_000
@@ -47,13 +50,13 @@ class DataFile:
     modified_ms: int
 
 
-def writer_options(spec: TableSpec) -> dict[str, Any]:
-    """How files of `spec` are encoded."""
+def writer_options(spec: TableSpec, level: int = COMPRESSION_LEVEL) -> dict[str, Any]:
+    """How files of `spec` are encoded, at this level of ZSTD."""
     names = spec.file_schema.names
     rising = {name: "DELTA_BINARY_PACKED" for name in _RISING_COLUMNS if name in names}
     return {
         "compression": COMPRESSION,
-        "compression_level": COMPRESSION_LEVEL,
+        "compression_level": level,
         "use_dictionary": [n for n in names if n not in _PLAIN_COLUMNS and n not in rising],
         "column_encoding": rising or None,
         "write_statistics": [*spec.statistics],
@@ -62,7 +65,14 @@ def writer_options(spec: TableSpec) -> dict[str, Any]:
     }
 
 
-def write_file(lake: Lake, spec: TableSpec, table: pa.Table, *, partition: date | None) -> DataFile:
+def write_file(
+    lake: Lake,
+    spec: TableSpec,
+    table: pa.Table,
+    *,
+    partition: date | None,
+    level: int = COMPRESSION_LEVEL,
+) -> DataFile:
     """Write `table`, which has the columns of `spec.file_schema`, as one file of `spec`."""
     name = f"{LANDED}{uuid.uuid4()}.parquet"
     path = f"{spec.partition_by}={partition.isoformat()}/{name}" if partition else name
@@ -73,7 +83,7 @@ def write_file(lake: Lake, spec: TableSpec, table: pa.Table, *, partition: date 
                 table.select(names),
                 sink,
                 row_group_size=ROW_GROUP_ROWS,
-                **writer_options(spec),
+                **writer_options(spec, level),
             )
             size = sink.tell()
     except OSError as error:

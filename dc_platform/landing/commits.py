@@ -32,7 +32,7 @@ from dc_platform.contracts.tables import (
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.border import write_border
 from dc_platform.lake.identity_files import IdentityFiles
-from dc_platform.lake.parquet import DataFile, write_file
+from dc_platform.lake.parquet import FAST_LEVEL, DataFile, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.lake.turns import Turns
@@ -281,7 +281,8 @@ class Committer:
         return file
 
     def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
-        file = write_file(self._lake, spec, rows, partition=processed_at.date())
+        day = processed_at.date()
+        file = write_file(self._lake, spec, rows, partition=day, level=FAST_LEVEL)
         return self._unused.add(spec, file)
 
     def _land_silver(

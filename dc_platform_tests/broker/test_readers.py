@@ -138,6 +138,40 @@ def test_a_record_larger_than_an_answer(topic: Topic, client: KafkaClient) -> No
     assert values(read_all(reader, {0: 0, 1: 0})) == [b"before", large, b"after"]
 
 
+def test_a_poll_of_large_records_is_bounded(topic: Topic, client: KafkaClient) -> None:
+    """Whoever reads holds what a poll gives in memory, however fast the broker is."""
+    writer = RecordWriter(topic.bootstrap, topic.name)
+    block = os.urandom(300_000)
+    for number in range(200):
+        writer.write(block, partition=number % 2)
+    writer.close()
+    reader = topic.reader(client)
+    reader.assign({0: 0, 1: 0})
+    sizes: list[int] = []
+    while sum(sizes) < 200 * len(block):
+        sizes.append(sum(len(record.value) for record in reader.poll(5_000).records))
+    assert max(sizes) <= 24 * 2**20
+
+
+def test_librdkafka_ends_a_poll_although_the_broker_has_ever_more(topic: Topic) -> None:
+    topic.write(*[bytes(300_000)] * 200)
+    reader = LibrdkafkaReader(topic.bootstrap, topic.info)
+    consumer = reader._consumer
+
+    class Fast:
+        """As librdkafka fetches while a poll goes on: there is always more."""
+
+        def consume(self, count: int, _: float) -> Any:
+            return consumer.consume(min(count, 10), 1)
+
+    reader.assign({0: 0, 1: 0})
+    reader._consumer = Fast()
+    size = sum(len(record.value) for record in reader.poll(5_000).records)
+    reader._consumer = consumer
+    reader.close()
+    assert 8 * 2**20 <= size <= 12 * 2**20
+
+
 class NoText(str):
     """A name of a header that is no UTF-8, as producers in other languages can write it."""
 

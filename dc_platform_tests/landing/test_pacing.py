@@ -104,7 +104,8 @@ def test_a_flood_commits_by_size() -> None:
     landing = Landing(freshness=5.0)
     landing.run(30, rate=150_000)
     sizes = [rows for _, rows, _ in landing.commits]
-    assert min(sizes) >= 0.9 * HELD_ROWS
+    # But for the first ones.
+    assert min(sizes[2:]) >= 0.9 * HELD_ROWS
     assert landing.landed() >= 150_000 * 30 - 4 * HELD_ROWS
 
 
@@ -145,8 +146,27 @@ def test_a_load_that_can_be_held_is_held(rate: float, freshness: float, fixed: f
     assert landing.waiting <= rate + landing.read_rate * STEP
 
 
+def under_way(file_bytes: float) -> Pacing:
+    """The pacing of a run whose first batches are closed."""
+    pacing = Pacing(1.0, file_bytes)
+    for _ in range(2):
+        pacing.closed()
+    return pacing
+
+
+def test_the_first_batches_of_a_run_are_small() -> None:
+    """There is nothing to commit yet while the first one is read."""
+    pacing = Pacing(1.0, 10_000 * MB)
+    sizes = []
+    for _ in range(4):
+        sizes.append(next(n for n in range(0, HELD_ROWS + 1, 1000) if pacing.full(n, 1)))
+        pacing.closed()
+    assert sizes == [HELD_ROWS // 4, HELD_ROWS // 2, HELD_ROWS, HELD_ROWS]
+    assert Pacing(1.0, 8 * MB).full(1, 8 * MB)
+
+
 def test_a_commit_that_made_no_file_says_nothing_about_files() -> None:
-    pacing = Pacing(1.0, 8 * MB)
+    pacing = under_way(8 * MB)
     pacing.committed(0.1, 100 * MB, 0)
     assert pacing.full(1, 32 * MB)
     assert not pacing.full(1, 31 * MB)
@@ -154,7 +174,7 @@ def test_a_commit_that_made_no_file_says_nothing_about_files() -> None:
 
 def test_files_get_the_size_that_was_asked_for() -> None:
     """Whatever share of Kafka's bytes ends up in them; within what memory allows."""
-    pacing = Pacing(1.0, 4 * MB)
+    pacing = under_way(4 * MB)
     for _ in range(30):
         pacing.committed(0.1, 40 * MB, 20 * MB)
     assert pacing.full(1, 8 * MB + MB // 10)
@@ -162,7 +182,7 @@ def test_files_get_the_size_that_was_asked_for() -> None:
     # The footers of tiny files are not what a large one is made of.
     pacing.committed(0.1, 300, 9000)
     assert not pacing.full(1, 8 * MB - MB // 10)
-    huge = Pacing(1.0, 10_000 * MB)
+    huge = under_way(10_000 * MB)
     assert huge.full(HELD_ROWS, 1)
     assert huge.full(1, HELD_BYTES)
 
