@@ -51,6 +51,7 @@ _SCALED = {
 }
 _STALL_SECONDS = 600.0
 _END_SECONDS = 300.0
+_SIGNAL_SECONDS = 20.0
 # The ends that are compared, in commits; of a short soak a fifth.
 _WINDOW = 1_000
 
@@ -122,19 +123,23 @@ def _soak(
 def _child(
     *arguments: str, environment: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of `soak_run`, ended with SIGTERM: a landing run finishes its commit then."""
+    """A process of `soak_run`, ended with SIGTERM: a landing run finishes its commit then.
+
+    Within a job Dagster takes the signal for the job's end, not for the process's: it is sent again.
+    """
     command = [sys.executable, "-m", "dc_platform.bench.soak_run", *arguments]
     with log.open("ab") as sink:
         child = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
     try:
         yield child
     finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        deadline = time.monotonic() + _END_SECONDS
+        while child.poll() is None and time.monotonic() < deadline:
+            child.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_SIGNAL_SECONDS)
+        child.kill()
+        child.wait()
 
 
 def _watch(
