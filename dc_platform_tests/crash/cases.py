@@ -19,6 +19,7 @@ from dc_platform_tests.crash.scene import Scene
 
 SEEDS = range(3)
 RECORDS = 4_500
+_MOST_COMMITS = 300
 _PROCESS = ["dc_platform_tests.crash.process"]
 
 
@@ -49,6 +50,8 @@ def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
         Point.BEFORE_GAPS: _gaps,
         Point.GAPS_RECORDED: _gaps,
         Point.BRONZE_READ: _replay,
+        Point.MERGED_WRITTEN: _merge,
+        Point.MERGED_COMMITTED: _merge,
     }
     for point in Point:
         way = special.get(point) or ways.get(point.part, _land)
@@ -123,6 +126,24 @@ def _run(scene: Scene, seed: int, point: Point) -> None:
     scene.wait(first, -signal.SIGKILL)
     scene.send(100)
     second = scene.start([*_PROCESS, "run", "second"], {})
+    scene.wait_until_landed()
+    second.terminate()
+    scene.wait(second, 0)
+
+
+def _merge(scene: Scene, seed: int, point: Point) -> None:
+    """A run that commits often, and makes one file of many; its successor goes on with both."""
+    often = {"DCP_LANDING_FRESHNESS_SECONDS": "0.05"}
+    fatal = {**often, "DCP_CRASH_AT": f"{point}:{1 + seed}"}
+    first = scene.start([*_PROCESS, "run", "first"], fatal)
+    for _ in range(_MOST_COMMITS):
+        scene.send(20)
+        if first.exitcode is not None:
+            break
+    scene.wait(first, -signal.SIGKILL)
+    second = scene.start([*_PROCESS, "run", "second"], often)
+    for _ in range(40):
+        scene.send(20)
     scene.wait_until_landed()
     second.terminate()
     scene.wait(second, 0)
