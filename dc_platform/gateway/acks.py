@@ -25,6 +25,8 @@ _SHIP_SECONDS = 1.0
 _RECORD_BYTES = 2**20
 # How long the end of the gateway waits for the last lines; the next start ships what is left.
 _LAST_SECONDS = 3.0
+# How often it is looked for what a gateway beside this one has left.
+_LOOK_SECONDS = 60.0
 
 
 class Acks:
@@ -46,6 +48,7 @@ class Acks:
         # Offsets mean nothing without the topic's id.
         self.topic_id = ""
         self.topic_unknown = asyncio.Event()
+        self._look_at = 0.0
 
     def saw(
         self, block: BlockId, at: Acknowledged, *, tenant: str, verdict: str, counts: Counts
@@ -77,13 +80,25 @@ class Acks:
         self._newest[at.partition] = at.offset
 
     async def follow(self) -> None:
-        """Ship for ever, first what earlier starts left."""
-        left = self._journal.leftovers()
+        """Ship for ever, first what ended starts left."""
         while True:
-            if self._producer.connected:
-                left = await self._ship(left)
-                await self._ship(self._journal.take())
+            try:
+                if self._producer.connected:
+                    await self._ship_leftovers()
+                    await self._ship(self._journal.take())
+            except Exception:
+                # Were this task to end, nothing would be shipped until the next start.
+                log.exception("acknowledgements wait to be shipped")
             await asyncio.sleep(_SHIP_SECONDS)
+
+    async def _ship_leftovers(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return
+        while left := self._journal.leftovers():
+            if await self._ship(left):
+                return
+        self._look_at = now + _LOOK_SECONDS
 
     async def stop(self) -> None:
         """Ship what is there, or leave it to the next start."""

@@ -6,12 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.broker.records import Acknowledged
 from dc_platform.contracts.acks import Ack, Count, hour_of, read_acks
 from dc_platform.contracts.blocks import BlockId
 from dc_platform.gateway.acks import Acks
-from dc_platform.gateway.journal import Journal
+from dc_platform.gateway.journal import Journal, Segment
 from dc_platform_tests.gateway.batching import Requests, lines
 from dc_platform_tests.gateway.producers import FakeProducer
 from dc_platform_tests.helpers.events import HOUR, NOW
@@ -124,6 +126,56 @@ def test_a_killed_start_is_shipped_by_the_next_one(tmp_path: Path) -> None:
         await asyncio.sleep(3)
         assert blocks(scene.shipped) == ["g/dead/1", "g/b/2"]
         assert list(tmp_path.glob("*")) == []
+        task.cancel()
+
+    run(scenario())
+
+
+def test_two_gateways_of_one_id_ship_what_is_theirs_and_what_the_other_leaves(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        held, free = FakeProducer(partitions=1, held=True), FakeProducer(partitions=1)
+        first, second = Scene(tmp_path, "a", held), Scene(tmp_path, "b", free)
+        tasks = [asyncio.create_task(scene.acks.follow()) for scene in (first, second)]
+        # What `a` has taken waits for Kafka, while `b` looks around again and again.
+        first.saw(1)
+        await asyncio.sleep(200)
+        second.saw(2)
+        await asyncio.sleep(2)
+        assert blocks(second.shipped) == ["g/b/2"]
+        held.held = False
+        held.acknowledge_all()
+        await asyncio.sleep(2)
+        first.saw(3)
+        await asyncio.sleep(2)
+        assert blocks(first.shipped) == ["g/a/1", "g/a/3"]
+        tasks[0].cancel()
+        first.saw(4)
+        first.journal.close()
+        await asyncio.sleep(61)
+        assert blocks(second.shipped) == ["g/b/2", "g/a/4"]
+        assert list(tmp_path.glob("*")) == []
+        tasks[1].cancel()
+
+    run(scenario())
+
+
+def test_nothing_ends_the_shipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        scene = Scene(tmp_path, "b", FakeProducer(partitions=1))
+        task = asyncio.create_task(scene.acks.follow())
+
+        def broken() -> list[Segment]:
+            raise RuntimeError("for once")
+
+        scene.saw(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(scene.journal, "take", broken)
+            await asyncio.sleep(3)
+        assert scene.shipped == []
+        await asyncio.sleep(2)
+        assert blocks(scene.shipped) == ["g/b/1"]
         task.cancel()
 
     run(scenario())
