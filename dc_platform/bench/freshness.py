@@ -172,10 +172,10 @@ def _flood(stack: Stack, minutes: float, rate: int, say: Callable[[str], None]) 
                 next_note = time.monotonic() + 30
                 say(f"{feeder.acknowledged:,} events wait; serving has {peak:.0f} MB at most")
             time.sleep(1)
-        seconds = time.monotonic() - begun
+        # At one moment: the probes take seconds in which the feeder goes on.
+        sent, seconds = feeder.acknowledged, time.monotonic() - begun
         health = stack.serving_state()
         result = percentiles("flooded", _probe(stack, 30))
-        sent = feeder.acknowledged
     return {
         **result,
         "flooded_events": sent,
