@@ -41,9 +41,9 @@ class Clock:
 
 
 def test_the_rate_of_the_flood_is_that_of_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    def probe(*_: object) -> list[float]:
+    def probe(*_: object) -> dict[str, float]:
         Clock.sleep(30)
-        return [1.0]
+        return {}
 
     monkeypatch.setattr(freshness, "time", Clock)
     monkeypatch.setattr(freshness, "_Feeder", Feeder)
