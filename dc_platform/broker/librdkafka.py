@@ -47,6 +47,8 @@ from dc_platform.errors import (
     TopicChangedError,
 )
 
+log = logging.getLogger(__name__)
+
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 # How soon more partitions are noticed.
@@ -263,15 +265,20 @@ class LibrdkafkaReader:
     def _take_events(self, messages: list[Message], ends: dict[int, int]) -> list[Message]:
         """Note ends of partitions; gives the records, as far as the first error."""
         records = []
+        reached = {**self._positions, **ends}
         for message in messages:
             error, partition, offset = message.error(), message.partition(), message.offset()
             if error is None:
                 records.append(message)
+                reached[partition] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 ends[partition] = max(ends.get(partition, 0), offset)
             elif partition is None or partition < 0:
                 # Of a connection, or of the group that nobody joins: reading goes on.
                 self._log.complaint = error.str()
+            elif error.code() in _GONE and 0 <= offset < reached.get(partition, 0):
+                # Of an assignment before this one: it may come when reading stands elsewhere.
+                log.debug("partition %d: late answer for offset %d", partition, offset)
             else:
                 what = f"poll: partition {partition} of {self.info.name!r}: {error.str()}"
                 kind = OffsetsExpiredError if error.code() in _GONE else BrokerUnavailableError

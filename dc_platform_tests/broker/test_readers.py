@@ -104,6 +104,19 @@ def test_what_kafka_deleted_is_an_error_until_it_is_assigned_anew(
     assert values(read_all(reader, {0: 7, 1: 0})) == [b"7", b"8", b"9"]
 
 
+def test_a_late_answer_for_a_deleted_offset_is_none_for_where_reading_stands(topic: Topic) -> None:
+    """librdkafka gives it after another assignment, and it would be taken for that one's."""
+    topic.write(*(b"%d" % n for n in range(20)))
+    with_admin(topic.bootstrap, lambda a: a.delete_records({TopicPartition(topic.name, 0): 10}))
+    reader = topic.reader("librdkafka")
+    reader.assign({0: 3, 1: 0})
+    with pytest.raises(OffsetsExpiredError):
+        wait_for(lambda: reader.poll(100).records)
+    # The reader has begun at 3 again, as it must; the broker answers before reading goes on at 10.
+    time.sleep(0.5)
+    assert values(read_all(reader, {0: 10, 1: 0})) == [b"%d" % n for n in range(10, 20)]
+
+
 def test_an_offset_beyond_the_end_is_an_error(topic: Topic, client: KafkaClient) -> None:
     topic.write(b"0")
     reader = topic.reader(client)
