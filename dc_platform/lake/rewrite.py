@@ -1,12 +1,15 @@
 """Data files into one: what compaction writes. The rows stay, byte for byte.
 
-Memory is bounded whatever the files hold: rows stream from file to file, and where they are put in
-another order DuckDB sorts them, spilling what exceeds its share.
+Rows stream from file to file, some megabytes at a time; where they are put in another order DuckDB
+sorts them, spilling what exceeds its share. It cannot sort what it cannot hold some vectors of, so
+files with rows above some kilobytes are merged as they come. What is held is then a few row groups of
+one file at most, which landing held when it wrote them.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -31,17 +34,30 @@ from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import sql_list
 
+log = logging.getLogger(__name__)
+
 # Of DuckDB's sort; what the writer holds comes on top of it: one row group, of this size at most.
-_SORT_MEMORY = "384MB"
+_SORT_MEMORY_MB = 384
+# DuckDB sorts vectors of 2,048 rows: of rows of 8 KB it can, of 16 KB it is out of these 384 MB.
+_SORT_ROWS = 2048 * 48
 _GROUP_BYTES = 64 * 2**20
 # A batch of rows of a megabyte each must not be larger than a row group.
 _BATCH_BYTES = 16 * 2**20
 _BATCH_ROWS = 16_384
 _ADDRESS = "topic_id, kafka_partition, kafka_offset, kafka_index"
 _ORDER = {SILVER_EVENTS.name: f"date_trunc('hour', event_time), source_id, event_time, {_ADDRESS}"}
-# What the names of merged files begin with; `SORTED`: those that are in order.
+# What the names of merged files begin with; `SORTED`: those of a closed hour, in order where their rows
+# are not too large for it. They are done with.
 SORTED = "hour-"
 MERGED = "tier-"
+
+
+class UnreadableError(StoreUnavailableError):
+    """A file that cannot be read: missing, cut off, damaged. `path` is relative to the table."""
+
+    def __init__(self, path: str, why: Exception) -> None:
+        super().__init__(f"{path} cannot be read: {why}")
+        self.path = path
 
 
 class Cancellation:
@@ -89,44 +105,106 @@ def merge_files(
 ) -> DataFile:
     """One new file, not yet committed, with the rows of `paths` (relative to the table).
 
-    `ordered`: silver by event hour, source and time, the others by address; else as they come.
-    Raises StoreUnavailableError; what was written is removed then.
+    `ordered`: of a closed hour; silver by event hour, source and time, the others by address, where
+    DuckDB can sort rows of their size; else as they come. Raises StoreUnavailableError, of a file
+    that is to blame UnreadableError; what was written is removed then.
     """
-    full = [f"{lake.uri_of(spec)}/{path}" for path in paths]
     name = f"{SORTED if ordered else MERGED}{uuid.uuid4()}.parquet"
     path = f"{spec.partition_by}={day.isoformat()}/{name}"
+    root = lake.uri_of(spec)
     try:
-        if not ordered:
-            return _write(lake, spec, path, day, cancelled.heed(_as_they_come(full, spec)))
-        with scratch(memory=_SORT_MEMORY, threads=1) as connection, cancelled.of(connection):
-            rows = _in_order(connection, full, spec)
-            return _write(lake, spec, path, day, cancelled.heed(rows))
+        if ordered:
+            file = _sorted(lake, spec, paths, path, day, cancelled)
+            if file is not None:
+                return file
+        pieces = cancelled.heed(_as_they_come(root, paths, spec))
+        return _write(lake, spec, path, day, pieces)
     except (OSError, duckdb.Error) as error:
         raise StoreUnavailableError(f"compacting {spec.name} failed: {error}") from error
 
 
-def _as_they_come(paths: Sequence[str], spec: TableSpec) -> Iterator[pa.Table]:
+def _sorted(
+    lake: Lake,
+    spec: TableSpec,
+    paths: Sequence[str],
+    path: str,
+    day: date,
+    cancelled: Cancellation,
+) -> DataFile | None:
+    """The rows in order; None where DuckDB cannot sort them."""
+    root = lake.uri_of(spec)
+    largest = _largest_row(root, paths)
+    if largest * _SORT_ROWS > _SORT_MEMORY_MB * 2**20:
+        return None
+    memory = f"{_SORT_MEMORY_MB}MiB"
+    try:
+        with scratch(memory=memory, threads=1) as connection, cancelled.of(connection):
+            full = [f"{root}/{path}" for path in paths]
+            rows = _in_order(connection, full, spec, _batch_rows(largest))
+            return _write(lake, spec, path, day, cancelled.heed(rows))
+    except duckdb.OutOfMemoryException as error:
+        # A few large rows together among many small ones.
+        log.warning("%s is merged without order: %s", spec.name, error)
+        return None
+    except duckdb.Error:
+        # DuckDB does not say which file it is: of one that cannot be read this does.
+        for _ in cancelled.heed(_as_they_come(root, paths, spec)):
+            pass
+        raise
+
+
+def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[pa.Table]:
     names = spec.file_schema.names
     for path in paths:
-        with pq.ParquetFile(path) as file:
-            size = sum(
-                file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)
-            )
-            a_row = size // max(1, file.metadata.num_rows) + 1
-            rows = min(_BATCH_ROWS, _BATCH_BYTES // a_row + 1)
-            for batch in file.iter_batches(rows, columns=names, use_threads=False):
-                yield pa.Table.from_batches([batch]).cast(spec.file_schema)
+        with _reading(root, path) as file:
+            for group in range(file.num_row_groups):
+                rows = _batch_rows(_row_bytes(file, group))
+                for batch in file.iter_batches(
+                    rows, row_groups=[group], columns=names, use_threads=False
+                ):
+                    yield pa.Table.from_batches([batch]).cast(spec.file_schema)
+
+
+def _largest_row(root: str, paths: Sequence[str]) -> int:
+    """Bytes of a row in the row group whose rows are the largest."""
+    largest = 0
+    for path in paths:
+        with _reading(root, path) as file:
+            sizes = (_row_bytes(file, group) for group in range(file.num_row_groups))
+            largest = max(largest, *sizes, 0)
+    return largest
+
+
+@contextmanager
+def _reading(root: str, path: str) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(f"{root}/{path}") as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        raise UnreadableError(path, error) from error
+
+
+def _row_bytes(file: pq.ParquetFile, group: int) -> int:
+    found = file.metadata.row_group(group)
+    return int(found.total_byte_size // max(1, found.num_rows)) + 1
+
+
+def _batch_rows(row_bytes: int) -> int:
+    return min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes) + 1)
 
 
 def _in_order(
-    connection: duckdb.DuckDBPyConnection, paths: Sequence[str], spec: TableSpec
+    connection: duckdb.DuckDBPyConnection,
+    paths: Sequence[str],
+    spec: TableSpec,
+    batch_rows: int,
 ) -> Iterator[pa.Table]:
     names = ", ".join(spec.file_schema.names)
     order = _ORDER.get(spec.name, _ADDRESS)
     reader = connection.execute(
         f"select {names} from read_parquet({sql_list(paths)}, hive_partitioning = false)"
         f" order by {order}"
-    ).to_arrow_reader(_BATCH_ROWS)
+    ).to_arrow_reader(batch_rows)
     for batch in reader:
         yield pa.Table.from_batches([batch]).cast(spec.file_schema)
 

@@ -34,9 +34,10 @@ from dc_platform.errors import CommitConflictError, PlatformError
 from dc_platform.lake.cleaning import entries_kept, expire_log
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile
-from dc_platform.lake.rewrite import Cancellation, merge_files
+from dc_platform.lake.rewrite import Cancellation, UnreadableError, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import RETENTION, LakeTable
+from dc_platform.landing.compaction_failures import FailedFiles
 from dc_platform.landing.compaction_plan import CompactionPolicy, Job, live_files, next_job
 from dc_platform.points import Point, Reached, unarmed
 
@@ -91,6 +92,8 @@ class Compactor:
         self._thread = ThreadPoolExecutor(1, "compaction", initializer=_step_back)
         self._cancelled = Cancellation()
         self._work: Future[_Merged | None] | None = None
+        self._job: Job | None = None
+        self._failed = FailedFiles()
         self._next_look = 0.0
         self._next_clean = 0.0
         self._configured = False
@@ -104,11 +107,7 @@ class Compactor:
             if not self._configured:
                 self._configure(writer)
             if self._work is not None and self._work.done():
-                work, self._work = self._work, None
-                merged = work.result()
-                if merged is not None:
-                    self._commit(writer, merged)
-                    self._next_look = 0.0
+                self._finish(writer, self._work)
             now = time.monotonic()
             if self._work is None and now >= self._next_look:
                 self._next_look = now + _LOOK_SECONDS
@@ -126,18 +125,35 @@ class Compactor:
             if merged is not None:
                 self._forget(merged)
 
+    def _finish(self, writer: Writer, work: Future[_Merged | None]) -> None:
+        job, self._work, self._job = self._job, None, None
+        try:
+            merged = work.result()
+        except Exception as error:
+            # Whatever it is: other files, and landing, go on.
+            log.warning("compaction: %r", error)
+            if job is not None:
+                blamed = [error.path] if isinstance(error, UnreadableError) else job.paths
+                self._failed.add(blamed)
+            return
+        if merged is not None:
+            self._commit(writer, merged)
+            self._next_look = 0.0
+
     def _begin(self, writer: Writer, behind: bool) -> None:
+        if time.monotonic() >= self._next_clean:
+            self._next_clean = time.monotonic() + _CLEAN_SECONDS
+            self._work = self._thread.submit(self._clean_logs)
+            return
         for spec in COMPACTED:
             files = live_files(writer.table(spec).snapshot())
             if behind and len(files) < self._policy.urgent_files:
                 continue
-            job = next_job(files, self._clock(), self._policy)
+            job = next_job(self._failed.rest_of(files), self._clock(), self._policy)
             if job is not None:
+                self._job = job
                 self._work = self._thread.submit(self._merge, spec, job)
                 return
-        if time.monotonic() >= self._next_clean:
-            self._next_clean = time.monotonic() + _CLEAN_SECONDS
-            self._work = self._thread.submit(self._clean_logs)
 
     def _configure(self, writer: Writer) -> None:
         for spec in COMPACTED:
