@@ -109,14 +109,15 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Columns of a data file, in pieces; `dictionaries` come as the dictionaries they are stored as.
 
-    For columns that are needed whole and fast. Queries go through DuckDB.
+    For columns that are needed whole and fast. Queries go through DuckDB. Raises StoreUnavailableError,
+    of a damaged file, too.
     """
     try:
         file = pq.ParquetFile(path, read_dictionary=list(dictionaries))
         yield from file.iter_batches(
             batch_size=_READ_ROWS, columns=list(columns), use_threads=False
         )
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise StoreUnavailableError(f"reading {path} failed: {error}") from error
 
 

@@ -119,7 +119,7 @@ def merge_files(
                 return file
         pieces = cancelled.heed(_as_they_come(root, paths, spec))
         return _write(lake, spec, path, day, pieces)
-    except (OSError, duckdb.Error) as error:
+    except (OSError, pa.ArrowException, duckdb.Error) as error:
         raise StoreUnavailableError(f"compacting {spec.name} failed: {error}") from error
 
 

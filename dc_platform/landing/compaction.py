@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,7 +103,11 @@ class Compactor:
         self.files = 0
 
     def step(self, writer: Writer, *, behind: bool) -> None:
-        """Commit what is merged and begin what is next. Costs milliseconds; never raises."""
+        """Commit what is merged and begin what is next; an error is logged and costs the merge.
+
+        Some milliseconds, of a table with thousands of files some ten; where other slots land, up to
+        two seconds more for its turn.
+        """
         try:
             if not self._configured:
                 self._configure(writer)
@@ -114,6 +119,9 @@ class Compactor:
                 self._begin(writer, behind)
         except PlatformError as error:
             log.warning("compaction: %s", error)
+        except Exception:
+            # No merge is worth the run that lands.
+            log.exception("compaction failed")
 
     def close(self) -> None:
         """Drop what is under way."""
@@ -222,6 +230,13 @@ def _is_live(table: LakeTable, path: str) -> bool:
 
 
 def _step_back() -> None:
-    """Landing goes first: on Linux a thread has a priority of its own."""
+    """Landing goes first: on Linux a thread has a priority of its own.
+
+    A pool whose initializer raises is broken for good. A process that was started with less priority
+    than this may not raise it.
+    """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            least = max(_NICE, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, least)

@@ -44,8 +44,8 @@ POINTS = (
 )
 
 
-class CrashError(Exception):
-    """What `kill -9` is to a process."""
+class CrashError(BaseException):
+    """What `kill -9` is to a process: nothing in it catches that."""
 
 
 def crash_at(point: str) -> Callable[[str], None]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, TABLES
+from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake import rewrite
-from dc_platform.lake.parquet import DataFile
+from dc_platform.lake.parquet import DataFile, read_batches
 from dc_platform.lake.rewrite import Cancellation, UnreadableError, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -22,6 +23,7 @@ from dc_platform_tests.helpers.compaction import (
     OPEN,
     compact_all,
     compactor,
+    merge,
     rows,
     snapshot,
 )
@@ -121,6 +123,51 @@ def test_one_bad_file_stays_and_all_others_are_merged(lake: Lake, how: str, now:
     left = snapshot(lake, SILVER_EVENTS).actions["path"].to_pylist()
     assert len(left) == 2
     assert bad in left
+
+
+def test_whatever_a_merge_raises_landing_goes_on(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = committer(lake, (0,))
+    for n in range(6):
+        writer.land(batch([block(lines(n, n + 1), n)]))
+
+    def broken(*_: object, **__: object) -> DataFile:
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(compaction, "merge_files", broken)
+    made = compactor(lake, writer)
+    while merge(made, writer):
+        pass
+    assert made.commits == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(compaction, "live_files", broken)
+    assert not merge(made, writer)
+    made.close()
+
+
+def test_a_niceness_beyond_compactions_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(compaction.sys, "platform", "linux")
+    monkeypatch.setattr(compaction.os, "setpriority", lambda which, who, nice: asked.append(nice))
+    for nice in (0, 15):
+        monkeypatch.setattr(compaction.os, "getpriority", lambda which, who, now=nice: now)
+        compaction._step_back()
+    assert asked == [10, 15]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(compaction.os, "setpriority", refuse)
+    compaction._step_back()
+
+
+def test_a_cut_file_is_the_stores_fault_to_every_reader(silver: Lake) -> None:
+    file = large(silver, 50, 1_000)
+    damage(silver, file.path, "cut")
+    path = f"{silver.uri_of(SILVER_EVENTS)}/{file.path}"
+    with pytest.raises(StoreUnavailableError):
+        list(read_batches(path, ["event_id"]))
 
 
 def test_logs_are_cleaned_while_jobs_wait(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
