@@ -29,6 +29,9 @@ def write_border(table: LakeTable, topic_id: str, offsets: Mapping[int, int], ve
     never ahead of silver. One that loses every race leaves the border to the next commit.
     """
     for _ in range(_RETRIES):
+        # 0.5 ms. The file of an older border may be gone, and its version from the log: of this table
+        # 200 commits are kept, which eight slots make in a minute.
+        table.refresh()
         known = _rows(table)
         of_topic = known.filter(pc.field("topic_id") == topic_id)
         if len(of_topic) and pc.max(of_topic["silver_version"]).as_py() > version:
@@ -43,7 +46,6 @@ def write_border(table: LakeTable, topic_id: str, offsets: Mapping[int, int], ve
             table.replace(None, [file], metadata={})
         except CommitConflictError:
             # The file stays where it is: a store that repeats a put may have committed it.
-            table.refresh()
             continue
         return
 

@@ -5,7 +5,8 @@ Delta `txn` action: app id → next offset). Both are in the table, or neither i
 
 Two ways to commit:
     exact=True   a compare-and-swap on the version: refused when the table moved since the snapshot
-    exact=False  rebased onto newer commits, refused only when one of them has the same app id
+    exact=False  rebased onto newer commits, refused when one of them has the same app id, took files
+                 away (compaction, a backfill) or changed the table's properties
 Delta does not compare the value of a txn with the one before: callers read `txn` from the same
 snapshot that they commit from.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -182,7 +184,8 @@ class LakeTable:
         """Append `files`; returns the new version.
 
         Raises CommitConflictError when a newer commit forbids it, StoreUnavailableError when the
-        store failed: the commit may then exist nevertheless, which the txns tell after a refresh.
+        store failed: the commit may then exist nevertheless, which the txns tell after a refresh. The
+        snapshot is the newest then where the store answers.
         """
         self._check_young(files)
         properties = CommitProperties(
@@ -293,6 +296,9 @@ class LakeTable:
         except CommitFailedError as error:
             raise CommitConflictError(f"{self.spec.name}: {error}") from error
         except (DeltaError, OSError) as error:
+            # A handle whose own version has left the log commits nothing ever again; moved on it does.
+            with suppress(StoreUnavailableError):
+                self.refresh()
             raise StoreUnavailableError(f"commit to {self.spec.name} failed: {error}") from error
         if self.refresh() == before + 1:
             # This commit alone came since.

@@ -10,6 +10,7 @@ import pytest
 from dc_platform.contracts.tables import LANDING_BORDER
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.border import write_border
+from dc_platform.lake.cleaning import expire_log
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform_tests.helpers.lake import read_table
@@ -36,6 +37,21 @@ def test_a_border_never_goes_back(tmp_path: Path) -> None:
     # One that does not know of partition 1 yet.
     write_border(LakeTable(lake, LANDING_BORDER), "t", {0: 12}, 5)
     assert read_table(lake, LANDING_BORDER, COLUMNS) == [("t", 0, 12, 5), ("t", 1, 7, 5)]
+
+
+def test_a_slot_that_was_quiet_for_long_publishes_again(tmp_path: Path) -> None:
+    """Its version has left the log, and its border's file is gone."""
+    lake = Lake(str(tmp_path))
+    lake.ensure(LANDING_BORDER)
+    quiet, busy = (LakeTable(lake, LANDING_BORDER) for _ in range(2))
+    write_border(quiet, "t", {0: 1}, 1)
+    [old] = quiet.snapshot().paths
+    for version in range(2, 60):
+        write_border(busy, "t", {0: version}, version)
+    assert expire_log(lake, LANDING_BORDER, keep=5)
+    Path(old).unlink()
+    write_border(quiet, "t", {1: 7}, 60)
+    assert read_table(lake, LANDING_BORDER, COLUMNS) == [("t", 0, 59, 60), ("t", 1, 7, 60)]
 
 
 def test_of_several_writers_the_newest_version_stands(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.errors import CommitConflictError
+from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.cleaning import clean, expire_log
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile
@@ -72,6 +72,17 @@ def test_the_log_keeps_the_newest_commits_and_a_checkpoint_before_them(lake: Lak
     assert expire_log(lake, SILVER_EVENTS, keep=15) == 0
     # A writer that stood on the table meanwhile goes on.
     assert old.commit([], txns={"app": 77}, exact=True) == 51
+
+
+def test_a_writer_whose_version_has_left_the_log_commits_at_the_second_try(lake: Lake) -> None:
+    commit(lake, 1)
+    old = LakeTable(lake, SILVER_EVENTS)
+    commit(lake, 50, 1)
+    assert expire_log(lake, SILVER_EVENTS, keep=5) > 0
+    with pytest.raises(StoreUnavailableError):
+        old.commit([], txns={"app": 77}, exact=True)
+    assert (old.version, old.txn("app")) == (51, 50)
+    assert old.commit([], txns={"app": 77}, exact=True) == 52
 
 
 def test_a_log_without_a_checkpoint_stays(lake: Lake) -> None:
