@@ -127,12 +127,17 @@ class Committer:
         return dict(self._offsets)
 
     def table(self, spec: TableSpec) -> LakeTable:
-        """The table as this writer stands on it. Whoever commits to it says so with `rewritten`."""
+        """The table as this writer has it; only between two landings. It may be moved to a newer
+        version: the fence looks at the offsets there, and a landing that finds silver newer than the
+        snapshot of its look-up reads what came since. Whoever commits to it says so with `rewritten`.
+        """
         tables = (self._bronze, self._quarantine, self._silver)
         return next(table for table in tables if table.spec is spec)
 
     def rewritten(self, spec: TableSpec) -> None:
-        """Files of a table were merged: its rows and offsets are what they were."""
+        """The table was moved by compaction, which adds no rows; those that others landed by then are
+        read by the next look-up.
+        """
         if spec is SILVER_EVENTS:
             self._snapshot = self._silver.snapshot()
 
@@ -365,7 +370,7 @@ class Committer:
         )
 
     def _publish_border(self) -> None:
-        # Of all partitions, not only of this writer's: the border is replaced as a whole.
+        # Of all partitions, not only of this writer's: all rows are of one version of silver.
         apps = {p: app_id(SILVER_EVENTS, self._info, p) for p in range(self._info.partitions)}
         offsets = {p: self._silver.txn(app) or 0 for p, app in apps.items()}
         try:

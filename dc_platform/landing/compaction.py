@@ -1,10 +1,10 @@
-"""Small files become large ones, in the writer that lands: so neither ever conflicts with the other.
+"""Small files become large ones, in a writer that lands: so the two never conflict.
 
-Reading, sorting and writing go on in a thread of low priority. The commit is made by the landing
-thread between two landings, from the snapshot that it stands on: of this writer's commits none comes
-in between. Of others (another slot, a backfill) one may: then the commit is refused, or a file that
-was merged is no longer live, and the merged file is thrown away. Nothing waits for compaction: when
-landing is behind none is begun, and a run that ends drops the one under way.
+Reading, sorting and writing go on in a thread of low priority. What is merged is chosen from the
+newest snapshot, and the commit is made by the landing thread between two landings: of this writer's
+commits none comes in between. Of others (another slot, a backfill) some may: as long as the files that
+were merged are live the commit is tried again, in turn with the others'; else the merged file is
+thrown away. When landing is behind no merge is begun, and a run that ends drops the one under way.
 
 Readers that look at an older version go on reading the files that were replaced: only vacuum
 deletes them (`lake/cleaning.py`), after `delta.deletedFileRetentionDuration`.
@@ -12,7 +12,6 @@ deletes them (`lake/cleaning.py`), after `delta.deletedFileRetentionDuration`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -21,7 +20,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from dc_platform.contracts.tables import (
@@ -31,13 +29,14 @@ from dc_platform.contracts.tables import (
     TABLES,
     TableSpec,
 )
-from dc_platform.errors import CommitConflictError, PlatformError
+from dc_platform.errors import PlatformError
 from dc_platform.lake.cleaning import entries_kept, expire_log
 from dc_platform.lake.identity_files import IdentityFiles
-from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.rewrite import Cancellation, UnreadableError, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import RETENTION, LakeTable
+from dc_platform.lake.turns import Turns
+from dc_platform.landing.compaction_commit import Merged, commit_merged
 from dc_platform.landing.compaction_failures import FailedFiles
 from dc_platform.landing.compaction_plan import CompactionPolicy, Job, live_files, next_job
 from dc_platform.points import Point, Reached, unarmed
@@ -55,18 +54,10 @@ class Writer(Protocol):
     """What the landing writer lets compaction do, between two landings."""
 
     def table(self, spec: TableSpec) -> LakeTable:
-        """The writer's own table, at the version on which it stands."""
+        """The writer's own table. Compaction moves it to newer versions."""
 
     def rewritten(self, spec: TableSpec) -> None:
-        """Called after a commit that changed no data."""
-
-
-@dataclass(frozen=True)
-class _Merged:
-    spec: TableSpec
-    job: Job
-    file: DataFile
-    seconds: float
+        """Called when the table was moved to commit a merged file, whether that came about or not."""
 
 
 class Compactor:
@@ -92,9 +83,11 @@ class Compactor:
         self._reached = reached
         self._thread = ThreadPoolExecutor(1, "compaction", initializer=_step_back)
         self._cancelled = Cancellation()
-        self._work: Future[_Merged | None] | None = None
+        self._work: Future[Merged | None] | None = None
         self._job: Job | None = None
         self._failed = FailedFiles()
+        # The landing writer's own is free between its landings.
+        self._turns = Turns(lake, SILVER_EVENTS)
         self._next_look = 0.0
         self._next_clean = 0.0
         self._configured = False
@@ -109,13 +102,13 @@ class Compactor:
         two seconds more for its turn.
         """
         try:
-            if not self._configured:
-                self._configure(writer)
             if self._work is not None and self._work.done():
                 self._finish(writer, self._work)
             now = time.monotonic()
             if self._work is None and now >= self._next_look:
                 self._next_look = now + _LOOK_SECONDS
+                if not self._configured:
+                    self._configure(writer)
                 self._begin(writer, behind)
         except PlatformError as error:
             log.warning("compaction: %s", error)
@@ -133,7 +126,7 @@ class Compactor:
             if merged is not None:
                 self._forget(merged)
 
-    def _finish(self, writer: Writer, work: Future[_Merged | None]) -> None:
+    def _finish(self, writer: Writer, work: Future[Merged | None]) -> None:
         job, self._work, self._job = self._job, None, None
         try:
             merged = work.result()
@@ -154,7 +147,10 @@ class Compactor:
             self._work = self._thread.submit(self._clean_logs)
             return
         for spec in COMPACTED:
-            files = live_files(writer.table(spec).snapshot())
+            table = writer.table(spec)
+            # While its own slot is quiet nobody else moves it. 0.5 ms.
+            table.refresh()
+            files = live_files(table.snapshot())
             if behind and len(files) < self._policy.urgent_files:
                 continue
             job = next_job(self._failed.rest_of(files), self._clock(), self._policy)
@@ -165,13 +161,14 @@ class Compactor:
 
     def _configure(self, writer: Writer) -> None:
         for spec in COMPACTED:
+            writer.table(spec).refresh()
             writer.table(spec).configure({RETENTION: f"interval {self._keep_seconds} seconds"})
             writer.rewritten(spec)
         self._configured = True
 
     # --- in the thread ---
 
-    def _merge(self, spec: TableSpec, job: Job) -> _Merged:
+    def _merge(self, spec: TableSpec, job: Job) -> Merged:
         begun = time.monotonic()
         file = merge_files(
             self._lake,
@@ -183,7 +180,7 @@ class Compactor:
         )
         if spec is SILVER_EVENTS:
             self._identity_files.merge(file.path, job.paths)
-        return _Merged(spec, job, file, time.monotonic() - begun)
+        return Merged(spec, job, file, time.monotonic() - begun)
 
     def _clean_logs(self) -> None:
         for spec in TABLES:
@@ -191,42 +188,29 @@ class Compactor:
 
     # --- in the landing thread ---
 
-    def _commit(self, writer: Writer, merged: _Merged) -> None:
+    def _commit(self, writer: Writer, merged: Merged) -> None:
         self._reached(Point.MERGED_WRITTEN)
-        metadata = {
-            "dcp.compaction": json.dumps(
-                {
-                    "files": len(merged.job.files),
-                    "rows": merged.file.rows,
-                    "bytes": [merged.job.bytes, merged.file.size],
-                    "closed hour": merged.job.ordered,
-                    "seconds": round(merged.seconds, 3),
-                }
-            )
-        }
         table = writer.table(merged.spec)
         try:
-            version = table.rewrite(merged.job.paths, merged.file, metadata=metadata)
-        except CommitConflictError:
-            # A store that repeats a put by itself may call a commit of ours taken.
-            table.refresh()
-            version = table.version if _is_live(table, merged.file.path) else None
-        if version is None:
-            self._forget(merged)
-        else:
+            replaced = commit_merged(table, self._turns, merged)
+        except PlatformError:
+            # It may be live all the same, or come to be: if not, the file is cleaned away.
+            self._failed.add(merged.job.paths)
+            raise
+        finally:
+            writer.rewritten(merged.spec)
+        if replaced:
             self.commits += 1
             self.files += len(merged.job.files)
             self._reached(Point.MERGED_COMMITTED)
-        writer.rewritten(merged.spec)
+        else:
+            self._failed.add(merged.job.paths)
+            self._forget(merged)
 
-    def _forget(self, merged: _Merged) -> None:
+    def _forget(self, merged: Merged) -> None:
         self._lake.remove(merged.spec, merged.file.path)
         if merged.spec is SILVER_EVENTS:
             self._identity_files.remove(merged.file.path)
-
-
-def _is_live(table: LakeTable, path: str) -> bool:
-    return path in table.snapshot().actions["path"].to_pylist()
 
 
 def _step_back() -> None:

@@ -141,7 +141,7 @@ class Lander:
         self._owner = owner
         self._reached = reached or armed(settings.crash_at)
         self.slot = slot
-        self._compacts = compacts and slot.number == 0
+        self._compacts = compacts and slot.compacts
         self.lake = Lake(settings.lake)
         self.totals = Totals()
         # The ends of the slot's partitions as Kafka named them last.

@@ -19,6 +19,11 @@ class Slot(NamedTuple):
     def __str__(self) -> str:
         return f"slot {self.number} of {self.of}"
 
+    @property
+    def compacts(self) -> bool:
+        """Whether its writer compacts the tables, of all slots' files: one does."""
+        return self.number == 0
+
     def has(self, partition: int) -> bool:
         """Whether the partition is this slot's."""
         return partition % self.of == self.number

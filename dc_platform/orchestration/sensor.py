@@ -196,7 +196,8 @@ def _slots() -> list[Slot]:
 def _wanted(
     living: Mapping[int, Lease], starting: list[Starting], look: Look, ends: Mapping[str, int]
 ) -> list[int]:
-    """Slots that need a run. `ends`: of each slot, as of the tick before.
+    """Slots that need a run: events wait, or others land and nobody compacts. `ends`: of each slot, as
+    of the tick before.
 
     Successors start one by one: all slots' runs are of one age, and Dagster's run slots are few.
     """
@@ -209,7 +210,7 @@ def _wanted(
         if slot.number in coming:
             continue
         if lease is None:
-            if lag:
+            if lag or (slot.compacts and living):
                 wanted.append(slot.number)
         elif lease.held_seconds > settings().landing_run_minutes * 60 and not handing_over:
             handing_over = bool(lag) or end != ends.get(str(slot.number))

@@ -208,6 +208,15 @@ def test_each_unmanned_slot_gets_a_run(three_slots: World) -> None:
     assert (three_slots.status("one"), three_slots.status("two")) == (STARTED, FAILURE)
 
 
+def test_the_slot_that_compacts_is_manned_while_any_lands(three_slots: World) -> None:
+    three_slots.lag_records = 0
+    assert three_slots.started() == []
+    three_slots.others = {2: lease(2, "two")}
+    assert three_slots.started() == [0]
+    three_slots.others = {2: lease(2, "two", alive=False)}
+    assert three_slots.started() == []
+
+
 def test_a_slot_without_partitions_gets_no_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
