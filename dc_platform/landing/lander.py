@@ -45,6 +45,7 @@ from dc_platform.landing.batch import Batch, Landed
 from dc_platform.landing.commits import Committer, TableRows
 from dc_platform.landing.compaction import Compactor
 from dc_platform.landing.compaction_plan import CompactionPolicy
+from dc_platform.landing.lateness import Lateness
 from dc_platform.landing.pacing import Pacing
 from dc_platform.landing.reader import BatchReader
 from dc_platform.landing.rebuild import replay_bronze
@@ -58,7 +59,6 @@ log = logging.getLogger(__name__)
 _STORE_PATIENCE_SECONDS = 300
 # Until what one client of Kafka has noticed is known to the others.
 _SETTLE_SECONDS = 0.5
-_BEHIND_SECONDS = 5.0
 # Objects between two looks for garbage: some 10 MB.
 _COLLECT_AFTER = 100_000
 
@@ -190,16 +190,18 @@ class Lander:
 
         def loop() -> Ended:
             ends = self._prepare()
+            lateness = Lateness()
             with self._reading(pacing) as reader:
                 while not stop.is_set():
                     batch = reader.next(timeout=0.1)
                     if batch is not None:
                         self._land_paced(batch, pacing)
+                        lateness.landed(batch.oldest_ms)
                         progress(self.totals)
                     elif idle_after():
                         return Ended.IDLE
                     if self.compactor is not None:
-                        self.compactor.step(self._committer, behind=_is_behind(batch))
+                        self.compactor.step(self._committer, behind=lateness.behind)
                     if until_caught_up and self._reached_ends(ends):
                         return Ended.CAUGHT_UP
                 return Ended.STOPPED
@@ -345,13 +347,6 @@ class Lander:
             with attempt:
                 return self._committer.land(batch)
         raise AssertionError("unreachable: the last attempt raises")
-
-
-def _is_behind(batch: Batch | None) -> bool:
-    """Whether landing has more to do than it can: then files wait."""
-    if batch is None or batch.oldest_ms is None:
-        return False
-    return time.time() - batch.oldest_ms / 1000 > _BEHIND_SECONDS
 
 
 def decoder_for(settings: Settings, info: TopicInfo, sources: Sources | None) -> Decoder:
