@@ -22,6 +22,12 @@ def app_id(spec: TableSpec, info: TopicInfo, partition: int) -> str:
     return f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}"
 
 
+def any_live(table: LakeTable, files: Sequence[DataFile]) -> bool:
+    """Whether the table's snapshot has one of these files."""
+    live = set(table.snapshot().actions["path"].to_pylist()) if files else set()
+    return any(file.path in live for file in files)
+
+
 def commit_batch(
     table: LakeTable,
     info: TopicInfo,
@@ -57,7 +63,8 @@ def commit_batch(
         # answered with an error, or that it repeated and then found taken, by itself.
         table.refresh()
         since = table.history(table.version - before) if table.version > before else []
-        if any(entry.get("dcp.commit") == commit_id for entry in since):
+        # Of a log that was cleaned meanwhile the entry may be gone: then its file tells.
+        if any(entry.get("dcp.commit") == commit_id for entry in since) or any_live(table, files):
             log.warning("commit to %s failed (%s) but is in the log", table.spec.name, error)
             return True
         if isinstance(error, StoreUnavailableError):

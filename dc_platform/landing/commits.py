@@ -354,6 +354,7 @@ class Committer:
         self._unused.use(files)
         if commit_batch(table, self._info, files, ends, batch, owner=self._owner, exact=exact):
             return True
+        # Silver's is tried again. Those of the others are written anew, and here none is live.
         for file in files if table is not self._silver else []:
             self._lake.remove(table.spec, file.path)
         return False

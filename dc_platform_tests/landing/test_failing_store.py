@@ -116,6 +116,24 @@ def test_a_commit_that_is_in_the_log_with_others_on_top_is_still_ours(
 
 
 @by_table
+@pytest.mark.parametrize("conflict", [False, True])
+def test_a_commit_whose_entry_was_cleaned_away_counts(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, spec: object, conflict: bool
+) -> None:
+    """The run was frozen for longer than the log is kept: the live file says that it is ours."""
+    writer = committer(lake)
+    store = Ambiguous(monkeypatch, spec, after=True)
+    if conflict:
+        store.error = lambda: CommitConflictError("taken")  # type: ignore[method-assign]
+    monkeypatch.setattr(LakeTable, "history", lambda table, limit=None: [])
+    assert writer.land(batch(RECORDS)).landed == 6
+    assert store.failures == 1
+    for table_spec in DATA_TABLES:
+        assert all(Path(path).exists() for path in LakeTable(lake, table_spec).snapshot().paths)
+    assert_landed_once(lake, RECORDS)
+
+
+@by_table
 def test_an_answer_that_never_comes(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, spec: object
 ) -> None:

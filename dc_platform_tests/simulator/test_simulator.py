@@ -17,6 +17,7 @@ import pytest
 
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.table import LakeTable
+from dc_platform.landing import batch_commit
 from dc_platform.landing.commits import Committer
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.losses import Losses
@@ -93,6 +94,7 @@ def silver_first(patch: Patch) -> None:
 def refused_is_refused(patch: Patch) -> None:
     """Nobody looks into the log after a commit that was answered with an error."""
     patch.setattr(LakeTable, "history", lambda *_: [])
+    patch.setattr(batch_commit, "any_live", lambda *_: False)
 
 
 def silver_rebased(patch: Patch) -> None:
