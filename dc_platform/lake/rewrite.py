@@ -69,7 +69,10 @@ class Cancellation:
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def cancel(self) -> None:
-        """End the merge under way, and each that is begun later."""
+        """End the merge under way, and each that is begun later.
+
+        An interrupt of a query that is just about to begin is lost: ask again until it has ended.
+        """
         with self._lock:
             self._cancelled = True
             if self._connection is not None:
@@ -77,8 +80,9 @@ class Cancellation:
 
     @contextmanager
     def of(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """While a connection works."""
+        """While a connection works; raises as `heed` does."""
         with self._lock:
+            self._check()
             self._connection = connection
         try:
             yield
@@ -89,9 +93,12 @@ class Cancellation:
     def heed(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """The pieces, until it is cancelled: raises StoreUnavailableError then."""
         for piece in pieces:
-            if self._cancelled:
-                raise StoreUnavailableError("the merge was cancelled; the next run begins it anew")
+            self._check()
             yield piece
+
+    def _check(self) -> None:
+        if self._cancelled:
+            raise StoreUnavailableError("the merge was cancelled; the next run begins it anew")
 
 
 def merge_files(

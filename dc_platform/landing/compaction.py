@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Protocol
 
@@ -48,6 +48,8 @@ COMPACTED = (SILVER_EVENTS, BRONZE_EVENTS, SILVER_QUARANTINE)
 _LOOK_SECONDS = 1.0
 _CLEAN_SECONDS = 15.0
 _NICE = 10
+# A merge that was cancelled ends within its batch of rows, or at the next of these.
+_AGAIN_SECONDS = 0.1
 
 
 class Writer(Protocol):
@@ -119,7 +121,11 @@ class Compactor:
     def close(self) -> None:
         """Drop what is under way."""
         self._cancelled.cancel()
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        while self._work is not None and not self._work.done():
+            wait([self._work], _AGAIN_SECONDS)
+            self._cancelled.cancel()
+        self._thread.shutdown()
         work, self._work = self._work, None
         if work is not None and not work.cancelled() and work.exception() is None:
             merged = work.result()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, TABLES
@@ -168,6 +170,40 @@ def test_a_cut_file_is_the_stores_fault_to_every_reader(silver: Lake) -> None:
     path = f"{silver.uri_of(SILVER_EVENTS)}/{file.path}"
     with pytest.raises(StoreUnavailableError):
         list(read_batches(path, ["event_id"]))
+
+
+def test_a_merge_that_was_cancelled_before_its_sort_never_sorts(silver: Lake) -> None:
+    files = [large(silver, 5, 100, n * 5) for n in range(2)]
+    cancelled = Cancellation()
+    cancelled.cancel()
+    with pytest.raises(StoreUnavailableError, match="cancelled"), cancelled.of(duckdb.connect()):
+        raise AssertionError("a query that was begun")
+    paths = [file.path for file in files]
+    for ordered in (True, False):
+        with pytest.raises(StoreUnavailableError, match="cancelled"):
+            merge_files(silver, SILVER_EVENTS, paths, DAY, ordered=ordered, cancelled=cancelled)
+
+
+def test_the_end_of_a_run_asks_until_the_sort_has_ended(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt that came just before the query began is forgotten by DuckDB."""
+    writer = committer(lake, (0,))
+    for n in range(6):
+        writer.land(batch([block(lines(n, n + 1), n)]))
+    asked = threading.Semaphore(0)
+
+    def deaf_once(*_: object, **__: object) -> DataFile:
+        assert asked.acquire(timeout=20)
+        assert asked.acquire(timeout=20)
+        raise StoreUnavailableError("cancelled")
+
+    monkeypatch.setattr(compaction, "merge_files", deaf_once)
+    monkeypatch.setattr(Cancellation, "cancel", lambda cancellation: asked.release())
+    made = compactor(lake, writer)
+    made._next_clean = float("inf")
+    made.step(writer, behind=False)
+    made.close()
 
 
 def test_logs_are_cleaned_while_jobs_wait(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
