@@ -43,7 +43,11 @@ class Cleaned(NamedTuple):
 
 
 def entries_kept(spec: TableSpec, log_commits: int) -> int:
-    """How many commits stay in a table's log: the audits read silver's, nobody the others'."""
+    """How many commits stay in a table's log.
+
+    The audits read 2,000 of silver's. Of the others 50 are read at most: by a writer that looks for its
+    commit after an error of the store, and for what the ledger has seen.
+    """
     return log_commits if spec is SILVER_EVENTS else min(log_commits, _OTHER_TABLES)
 
 

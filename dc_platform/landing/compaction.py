@@ -199,7 +199,7 @@ class Compactor:
         table = writer.table(merged.spec)
         try:
             replaced = commit_merged(table, self._turns, merged)
-        except PlatformError:
+        except Exception:
             # It may be live all the same, or come to be: if not, the file is cleaned away.
             self._failed.add(merged.job.paths)
             raise
