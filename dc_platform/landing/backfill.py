@@ -3,8 +3,8 @@
 The result is what landing would have written: what bronze calls valid, each identity once. Where a
 day has an event several times, the row that silver already has is kept; so a backfill whose input has
 not changed finds nothing to change, and commits nothing. A row that bronze has on another day (a run
-that crashed before midnight and was completed after it) stays. Landing may go on meanwhile: the commit
-is exact and is tried again when the table moved.
+that crashed before midnight and was completed after it) stays. Landing goes on meanwhile, and the rows
+before and after are those that were compared (`landing/backfill_commit.py`).
 
 What silver lacks belongs into it below the border of its own topic and partition, also when that
 topic is gone: it had landed once. Beyond the border, and of a topic without one, it stays out: of the
@@ -23,13 +23,13 @@ from dc_platform.errors import CommitConflictError
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, table_sql
+from dc_platform.landing.backfill_commit import RebuiltDay
 from dc_platform.landing.backfill_rows import (
     CONTENT,
     DIGESTS,
     KEY,
     Connection,
     Judged,
-    write_files,
 )
 from dc_platform.points import Point, Reached, unarmed
 
@@ -40,7 +40,7 @@ _MEMORY = "1GB"
 
 @dataclass(frozen=True)
 class Backfilled:
-    """Rows of the day before and after; `version` is None when nothing had to change."""
+    """Rows of the day before and after, as compared; `version` is None when nothing had to change."""
 
     before: int
     after: int
@@ -58,27 +58,24 @@ def backfill_silver(lake: Lake, day: date, *, reached: Reached = unarmed) -> Bac
         scratch(memory=_MEMORY) as connection,
         tempfile.TemporaryDirectory(prefix="dcp-backfill-") as folder,
     ):
-        judged = Judged(connection, folder)
-        judged.read(lake, day)
         for _ in range(_RETRIES):
-            table = LakeTable(lake, SILVER_EVENTS)
-            before, after, added, removed = _compare(lake, connection, table.snapshot(), day)
+            bronze, silver = LakeTable(lake, BRONZE_EVENTS), LakeTable(lake, SILVER_EVENTS)
+            judged = Judged(connection, folder)
+            judged.read(bronze, day)
+            silver.refresh()
+            before, after, added, removed = _compare(lake, connection, silver.snapshot(), day)
             if not added and not removed:
                 return Backfilled(before, before, 0, 0, None)
-            files = list(write_files(lake, judged.rebuilt(), day))
+            rebuilt = RebuiltDay(lake, connection, silver, day, bronze=bronze.snapshot())
+            files = rebuilt.write(judged.rebuilt())
             reached(Point.BACKFILL_WRITTEN)
-            try:
-                version = table.replace(day, files, metadata={"dcp.backfill": day.isoformat()})
-            except CommitConflictError:
-                # A store that repeats a put by itself may call a commit of ours taken.
-                live = LakeTable(lake, SILVER_EVENTS).snapshot().paths
-                for file in files:
-                    if f"{table.uri}/{file.path}" not in live:
-                        lake.remove(SILVER_EVENTS, file.path)
-                continue
-            reached(Point.BACKFILL_COMMITTED)
-            return Backfilled(before, after, added, removed, version)
-    raise CommitConflictError(f"silver.events moved {_RETRIES} times during the backfill of {day}")
+            version = rebuilt.commit(files)
+            if version is not None:
+                reached(Point.BACKFILL_COMMITTED)
+                return Backfilled(before, after, added, removed, version)
+    raise CommitConflictError(
+        f"{_RETRIES} times what came into silver.events during the backfill of {day} changed its result"
+    )
 
 
 def _compare(

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dc_platform.contracts.tables import BRONZE_EVENTS, JUDGED, SILVER_EVENTS
+from dc_platform.contracts.tables import JUDGED, SILVER_EVENTS
 from dc_platform.lake.parquet import DataFile, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -56,10 +56,10 @@ class Judged:
             connection.register("piece", empty.select(CONTENT))
             connection.execute(f"create or replace temp table {table} as {query}")
 
-    def read(self, lake: Lake, day: date) -> None:
+    def read(self, bronze: LakeTable, day: date) -> None:
         """Fill it from bronze."""
         condition = f"ingest_date = date '{day.isoformat()}'"
-        for rows in bronze_rows(LakeTable(lake, BRONZE_EVENTS), condition):
+        for rows in bronze_rows(bronze, condition):
             self._connection.register("piece", rows.select(ADDRESS))
             self._connection.execute("insert into seen select * from piece")
             judged = judged_from_bronze(mask_rows(rows, is_valid(rows))).select(CONTENT)
@@ -79,19 +79,19 @@ class Judged:
                 f"select {names}, r.processed_at from read_parquet('{self._path(number)}') e"
                 f" join rebuilt r using ({KEY}) where r.piece = {number} order by {KEY}"
             ).to_arrow_table()
-        yield from self.of_silver(f"semi join elsewhere using ({KEY})")
-
-    def of_silver(self, which: str) -> Iterator[pa.Table]:
-        """Rows of the day as silver had them, in pieces."""
-        names = ", ".join(SILVER_EVENTS.file_schema.names)
-        reader = self._connection.execute(
-            f"select {names} from silver_today {which}"
-        ).to_arrow_reader(_READ_ROWS)
-        for piece in reader:
-            yield pa.Table.from_batches([piece])
+        kept = f"silver_today semi join elsewhere using ({KEY})"
+        yield from silver_pieces(self._connection, kept)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.parquet"
+
+
+def silver_pieces(connection: Connection, rows: str) -> Iterator[pa.Table]:
+    """Rows as silver had them, in pieces."""
+    names = ", ".join(SILVER_EVENTS.file_schema.names)
+    reader = connection.execute(f"select {names} from {rows}").to_arrow_reader(_READ_ROWS)
+    for piece in reader:
+        yield pa.Table.from_batches([piece])
 
 
 def write_files(lake: Lake, pieces: Iterator[pa.Table], day: date) -> Iterator[DataFile]:
