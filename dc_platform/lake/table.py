@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -210,6 +210,15 @@ class LakeTable:
         old = [row for row in self._live() if row.get(name) in partitions]
         new = [file for files in partitions.values() for file in files]
         return self._swap(old, new, changes_data=True, metadata=metadata)
+
+    def put_in_place(
+        self, paths: Collection[str], files: Sequence[DataFile], *, metadata: Mapping[str, str]
+    ) -> int:
+        """Put `files` in place of the files `paths`, which are live; exact."""
+        old = [row for row in self._live() if row["path"] in paths]
+        if len(old) != len(paths):
+            raise CommitConflictError(f"{self.spec.name}: a file to be replaced is no longer live")
+        return self._swap(old, files, changes_data=True, metadata=metadata)
 
     def rewrite(
         self, paths: Sequence[str], file: DataFile, *, metadata: Mapping[str, str]

@@ -3,8 +3,8 @@
 The result is what landing would have written: what bronze calls valid, each identity once. Where a
 day has an event several times, the row that silver already has is kept; so a backfill whose input has
 not changed finds nothing to change, and commits nothing. A row that bronze has on another day (a run
-that crashed before midnight and was completed after it) stays. Landing may go on meanwhile: the commit
-is exact and is tried again when the table moved.
+that crashed before midnight and was completed after it) stays. Landing goes on meanwhile, and the rows
+before and after are those that were compared (`landing/backfill_commit.py`).
 
 What silver lacks belongs into it below the border of its own topic and partition, also when that
 topic is gone: it had landed once. Beyond the border, and of a topic without one, it stays out: of the
@@ -14,36 +14,33 @@ check `every_accepted_event_landed` names it.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from datetime import date
 
-import duckdb
-import pyarrow as pa
-
-from dc_platform.contracts.tables import BRONZE_EVENTS, JUDGED, LANDING_BORDER, SILVER_EVENTS
+from dc_platform.contracts.tables import BRONZE_EVENTS, LANDING_BORDER, SILVER_EVENTS
 from dc_platform.errors import CommitConflictError
-from dc_platform.lake.parquet import DataFile, write_file
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, table_sql
-from dc_platform.landing.batch import is_valid, mask_rows
-from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze
+from dc_platform.landing.backfill_commit import RebuiltDay
+from dc_platform.landing.backfill_rows import (
+    CONTENT,
+    DIGESTS,
+    KEY,
+    Connection,
+    Judged,
+)
 from dc_platform.points import Point, Reached, unarmed
 
-Connection = duckdb.DuckDBPyConnection
-
 _RETRIES = 10
-# Rows of one of the files that are written.
-_FILE_ROWS = 500_000
-_ADDRESS = ["topic_id", "kafka_partition", "kafka_offset", "kafka_index"]
-_KEY = ", ".join(_ADDRESS)
-# When a row was written says nothing about what it holds.
-_CONTENT = [name for name in SILVER_EVENTS.file_schema.names if name != "processed_at"]
+# Of digests, times and ids, for all joins; what exceeds it is spilled.
+_MEMORY = "1GB"
 
 
 @dataclass(frozen=True)
 class Backfilled:
-    """Rows of the day before and after; `version` is None when nothing had to change."""
+    """Rows of the day before and after, as compared; `version` is None when nothing had to change."""
 
     before: int
     after: int
@@ -57,46 +54,28 @@ def backfill_silver(lake: Lake, day: date, *, reached: Reached = unarmed) -> Bac
 
     Raises FatalError, and changes nothing, when a valid event of bronze cannot be read any more.
     """
-    with scratch() as connection:
-        _judge(lake, connection, day)
+    with (
+        scratch(memory=_MEMORY) as connection,
+        tempfile.TemporaryDirectory(prefix="dcp-backfill-") as folder,
+    ):
         for _ in range(_RETRIES):
-            table = LakeTable(lake, SILVER_EVENTS)
-            before, after, added, removed = _compare(lake, connection, table.snapshot(), day)
+            bronze, silver = LakeTable(lake, BRONZE_EVENTS), LakeTable(lake, SILVER_EVENTS)
+            judged = Judged(connection, folder)
+            judged.read(bronze, day)
+            silver.refresh()
+            before, after, added, removed = _compare(lake, connection, silver.snapshot(), day)
             if not added and not removed:
                 return Backfilled(before, before, 0, 0, None)
-            files = _write(lake, connection, day)
+            rebuilt = RebuiltDay(lake, connection, silver, day, bronze=bronze.snapshot())
+            files = rebuilt.write(judged.rebuilt())
             reached(Point.BACKFILL_WRITTEN)
-            try:
-                version = table.replace(day, files, metadata={"dcp.backfill": day.isoformat()})
-            except CommitConflictError:
-                # A store that repeats a put by itself may call a commit of ours taken.
-                live = LakeTable(lake, SILVER_EVENTS).snapshot().paths
-                for file in files:
-                    if f"{table.uri}/{file.path}" not in live:
-                        lake.remove(SILVER_EVENTS, file.path)
-                continue
-            reached(Point.BACKFILL_COMMITTED)
-            return Backfilled(before, after, added, removed, version)
-    raise CommitConflictError(f"silver.events moved {_RETRIES} times during the backfill of {day}")
-
-
-def _judge(lake: Lake, connection: Connection, day: date) -> None:
-    """Fill `judged`, valid events of bronze of the day in the columns of silver, and `seen`, the
-    addresses of all of them. A day does not fit into memory: it goes piece by piece.
-    """
-    names = [name for name in SILVER_EVENTS.file_schema.names if name != "processed_at"]
-    empty = JUDGED.empty_table()
-    for table, columns in (("judged", names), ("seen", _ADDRESS)):
-        connection.register("piece", empty.select(columns))
-        connection.execute(f"create temp table {table} as select * from piece")
-    condition = f"ingest_date = date '{day.isoformat()}'"
-    for rows in bronze_rows(LakeTable(lake, BRONZE_EVENTS), condition):
-        connection.register("piece", rows.select(_ADDRESS))
-        connection.execute("insert into seen select * from piece")
-        judged = judged_from_bronze(mask_rows(rows, is_valid(rows)))
-        connection.register("piece", judged.select(names))
-        connection.execute("insert into judged select * from piece")
-    connection.unregister("piece")
+            version = rebuilt.commit(files)
+            if version is not None:
+                reached(Point.BACKFILL_COMMITTED)
+                return Backfilled(before, after, added, removed, version)
+    raise CommitConflictError(
+        f"{_RETRIES} times what came into silver.events during the backfill of {day} changed its result"
+    )
 
 
 def _compare(
@@ -112,10 +91,17 @@ def _compare(
         ("bronze", BRONZE_EVENTS, bronze),
         ("silver", SILVER_EVENTS, snapshot),
     ):
-        connection.execute(f"create or replace temp view {name} as {table_sql(spec, found)}")
+        columns = DIGESTS if name == "silver" else "*"
+        rows = table_sql(spec, found)
+        connection.execute(f"create or replace temp view {name} as select {columns} from ({rows})")
+    today = table_sql(SILVER_EVENTS, snapshot)
+    connection.execute(
+        "create or replace temp view silver_today as"
+        f" select * from ({today}) where ingest_date = date '{day.isoformat()}'"
+    )
     for statement in (_TODAY, _ELSEWHERE, _REBUILT):
         connection.execute(statement.replace("$day", f"date '{day.isoformat()}'"))
-    content = ", ".join(_CONTENT)
+    content = ", ".join(CONTENT)
     before, after, added, removed = (
         int((connection.execute(f"select count(*) from {rows}").fetchone() or [0])[0])
         for rows in (
@@ -128,26 +114,13 @@ def _compare(
     return before, after, added, removed
 
 
-def _write(lake: Lake, connection: Connection, day: date) -> list[DataFile]:
-    """The rows of `rebuilt` as files, in the order of their addresses."""
-    names = ", ".join(SILVER_EVENTS.file_schema.names)
-    reader = connection.execute(f"select {names} from rebuilt order by {_KEY}").to_arrow_reader(
-        _FILE_ROWS
-    )
-    files = []
-    for piece in reader:
-        rows = pa.Table.from_batches([piece]).cast(SILVER_EVENTS.file_schema)
-        files.append(write_file(lake, SILVER_EVENTS, rows, partition=day))
-    return files
-
-
 _TODAY = "create or replace temp table today as select * from silver where ingest_date = $day"
 # Rows whose event was not among those that were judged, but is in bronze: it landed there on another
 # day, or after bronze was read.
 _ELSEWHERE = f"""
     create or replace temp table elsewhere as
-    with unseen as (select * exclude (ingest_date) from today anti join seen using ({_KEY}))
-    select * from unseen semi join bronze using ({_KEY})
+    with unseen as (select * exclude (ingest_date) from today anti join seen using ({KEY}))
+    select * from unseen semi join bronze using ({KEY})
 """
 # What silver has stays, once per identity and scope. What it has not belongs into it when no row of
 # the identity is there, on any day, and when the border of its topic covers it (which may lag behind
@@ -158,7 +131,7 @@ _REBUILT = f"""
         select j.*, coalesce(t.processed_at, now()) as processed_at, t.event_id is not null as kept
         from judged j
         left join border b using (topic_id, kafka_partition)
-        left join today t using ({_KEY})
+        left join today t using ({KEY})
         where (t.event_id is not null
                or j.kafka_offset < b.next_offset)
           and not exists (select 1 from silver s where s.ingest_date <> $day
@@ -167,9 +140,9 @@ _REBUILT = f"""
           and (j.source_id, j.event_id) not in (select (source_id, event_id) from elsewhere)
     ), numbered as (
         select *, row_number() over (
-            partition by source_id, event_id order by not kept, {_KEY}) as of_identity,
+            partition by source_id, event_id order by not kept, {KEY}) as of_identity,
         row_number() over (
-            partition by source_id, event_id, dedup_scope order by not kept, {_KEY}) as of_scope
+            partition by source_id, event_id, dedup_scope order by not kept, {KEY}) as of_scope
         from candidates
     )
     select * exclude (kept, of_identity, of_scope) from numbered

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,14 +24,13 @@ from dc_platform.decode.decoder import Decoder, concat, in_address_order
 from dc_platform.decode.strangers import Line, Policy
 from dc_platform.errors import FatalError
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import LakeTable, sql_list
+from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import Batch, Mask, Range, is_valid, mask_rows
+from dc_platform.landing.pieces import bronze_rows
 
 if TYPE_CHECKING:
     from dc_platform.landing.commits import Committer
 
-# Rows of bronze that are put together at once; a record is never split.
-_ROWS = 200_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNLIMITED = Policy(future_limit_ms=1 << 62, max_event_bytes=1 << 62)
 _RECORD = ["topic_id", "kafka_partition", "kafka_offset"]
@@ -68,35 +66,6 @@ def replay_bronze(
             start = end
         if start < bronze:
             yield Batch(JUDGED.empty_table(), {partition: Range(start, bronze)}, 0)
-
-
-def bronze_rows(table: LakeTable, condition: str) -> Iterator[pa.Table]:
-    """Rows of bronze by topic in address order, in pieces that end with whole records."""
-    paths = table.snapshot().paths
-    if not paths:
-        return
-    with duckdb.connect(config={"threads": 2}) as connection:
-        # Rows become Python's datetimes, which cannot hold the year 1 in a zone west of Greenwich.
-        connection.execute("set TimeZone = 'UTC'")
-        reader = connection.execute(
-            f"select * exclude (ingest_date) from read_parquet({sql_list(paths)},"
-            f" hive_partitioning = true) where {condition}"
-            " order by topic_id, kafka_partition, kafka_offset, kafka_index"
-        ).to_arrow_reader(_ROWS)
-        rest: pa.Table | None = None
-        for piece in reader:
-            rows = pa.Table.from_batches([piece])
-            rows = pa.concat_tables([rest, rows]) if rest is not None else rows
-            cut = _last_record_start(rows)
-            if cut:
-                yield rows.slice(0, cut)
-            rest = rows.slice(cut)
-        if rest is not None and len(rest):
-            yield rest
-
-
-def _last_record_start(rows: pa.Table) -> int:
-    return int(_record_starts(rows)[-1])
 
 
 def _record_starts(rows: pa.Table) -> Any:

@@ -175,7 +175,7 @@ def test_landing_goes_on_during_a_backfill(lake: Lake, monkeypatch: pytest.Monke
     writer = committer(lake)
     writer.land(batch([block(lines(1, 2), 0)]))
     damage(lake, lambda row: row["kafka_index"] == 0)
-    original = LakeTable.replace
+    original = LakeTable.put_in_place
     raced: list[int] = []
 
     def replace(table: LakeTable, *args: Any, **more: Any) -> int:
@@ -184,7 +184,7 @@ def test_landing_goes_on_during_a_backfill(lake: Lake, monkeypatch: pytest.Monke
             land_again(lake, [block(lines(2, 3), 1)])
         return original(table, *args, **more)
 
-    monkeypatch.setattr(LakeTable, "replace", replace)
+    monkeypatch.setattr(LakeTable, "put_in_place", replace)
     backfill(lake)
     found = read_table(lake, SILVER_EVENTS, "source_id, event_id")
     assert sorted(found) == sorted((SOURCE, some_uuid(n)) for n in (1, 2, 3))

@@ -22,7 +22,8 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.backfill import backfill_silver
 from dc_platform.landing.batch import Batch, Range
-from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze
+from dc_platform.landing.pieces import bronze_rows
+from dc_platform.landing.rebuild import judged_from_bronze
 from dc_platform.points import Point
 from dc_platform_tests.helpers.events import HOUR, NOW, some_uuid
 from dc_platform_tests.helpers.lake import read_table, silver_table

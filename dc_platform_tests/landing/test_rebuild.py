@@ -21,9 +21,10 @@ from dc_platform.errors import FencedError
 from dc_platform.lake.gaps import known_gaps
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing import rebuild
+from dc_platform.landing import pieces as pieces_of_bronze
 from dc_platform.landing.batch import Batch, Gap, Range
-from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze, replay_bronze
+from dc_platform.landing.pieces import bronze_rows
+from dc_platform.landing.rebuild import judged_from_bronze, replay_bronze
 from dc_platform.points import Point
 from dc_platform_tests.helpers.events import events
 from dc_platform_tests.helpers.landing import (
@@ -75,7 +76,7 @@ def test_all_kinds_at_once_in_pieces(
 ) -> None:
     records = numbered([record for record, _ in RECORDS.values()])
     committer(lake).land(batch(records))
-    monkeypatch.setattr(rebuild, "_ROWS", rows)
+    monkeypatch.setattr(pieces_of_bronze, "_ROWS", rows)
     assert from_bronze(lake) == judged(records)
     pieces = list(bronze_rows(LakeTable(lake, BRONZE_EVENTS), "kafka_partition = 0"))
     assert sum(map(len, pieces)) == sum(1 for row in judged(records) if not row["kafka_partition"])
@@ -116,7 +117,8 @@ def test_the_machines_time_zone_does_not_matter(lake: Lake) -> None:
         "from dc_platform.contracts.tables import BRONZE_EVENTS\n"
         "from dc_platform.lake.store import Lake\n"
         "from dc_platform.lake.table import LakeTable\n"
-        "from dc_platform.landing.rebuild import bronze_rows, judged_from_bronze\n"
+        "from dc_platform.landing.pieces import bronze_rows\n"
+        "from dc_platform.landing.rebuild import judged_from_bronze\n"
         "[rows] = bronze_rows(LakeTable(Lake(sys.argv[1]), BRONZE_EVENTS), 'true')\n"
         "judged = judged_from_bronze(rows)\n"
         "print(judged['event_time'].cast('int64').to_pylist(), end=' ')\n"
@@ -160,7 +162,7 @@ def replay(lake: Lake, begins: dict[int, int]) -> list[Batch]:
 def test_silver_is_completed_from_bronze(
     lake: Lake, rows: int, landed_before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild, "_ROWS", rows)
+    monkeypatch.setattr(pieces_of_bronze, "_ROWS", rows)
     records = numbered([record for record, _ in RECORDS.values()])
     if landed_before:
         ranges = {0: (0, landed_before), 1: (0, landed_before)}
