@@ -3,8 +3,9 @@
 Received is what Kafka acknowledged to a gateway (`ops.acks`). A block without such a line (its
 gateway's machine was lost) counts by its own header, a stranger's record by its rows in bronze.
 Landed are the rows of silver; a row of bronze that silver lacks is a duplicate when silver has its
-identity, and missing when nobody has it. What lies beyond silver's border is in flight. Nothing that
-landing counted is asked for.
+identity, and missing when nobody has it. What silver has twice is missing less than nothing, and named
+like what is lost. What lies beyond silver's border is in flight. Nothing that landing counted is asked
+for.
 
 Events stand under the hour of their receipt, so a retry counts in the hour of the retry.
 """
@@ -72,6 +73,7 @@ def balance(pinned: Pinned, hours: Sequence[int] | None = None) -> pa.Table:
             sql.ABSENT,
             sql.LOST,
             sql.SHORT,
+            sql.SURPLUS,
             sql.LOST_REJECTS,
         ):
             connection.execute(statement)
@@ -82,10 +84,16 @@ def balance(pinned: Pinned, hours: Sequence[int] | None = None) -> pa.Table:
             ("lost", sql.NOT_FIRST),
             ("short", sql.REALLY_SHORT),
         ):
-            if connection.execute(f"select 1 from {few} limit 1").fetchone():
+            if _has_rows(connection, few):
                 _open_whole(connection, pinned)
                 connection.execute(statement)
+        if _has_rows(connection, "surplus"):
+            connection.execute(sql.SURPLUS_ROWS)
         return connection.execute(sql.LEDGER).to_arrow_table()
+
+
+def _has_rows(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    return connection.execute(f"select 1 from {name} limit 1").fetchone() is not None
 
 
 @contextmanager

@@ -111,6 +111,37 @@ REALLY_SHORT = f"""
     where w.events > 0 and s.block_id not in (select block_id from all_acks)
 """
 
+# Rows of silver that are there twice, or that bronze does not have: first where the counts tell of
+# some, then which. A loss of the same hour would else be made up for by them.
+SURPLUS = f"""
+    create temp table surplus as
+    select {_KEY}, null::integer as kafka_partition, null::bigint as kafka_offset,
+           null::integer as kafka_index, null::varchar as event_id, sum(n)::bigint as events
+    from (
+        select {_KEY}, count(*) as n from silver {_SETTLED} group by all
+        union all
+        select {_KEY}, -valid from records
+        union all
+        select {_KEY}, count(*) from absent group by all
+    ) group by all having sum(n) > 0
+"""
+SURPLUS_ROWS = f"""
+    create or replace temp table surplus as
+    with suspects as (
+        select s.* from (select * from silver {_SETTLED}) s semi join surplus x
+            on x.hour = s.hour and x.topic_id = s.topic_id
+            and x.tenant_id is not distinct from s.tenant_id
+            and x.source_id is not distinct from s.source_id
+    )
+    select {_KEY}, kafka_partition, kafka_offset, kafka_index, any_value(event_id) as event_id,
+           count(*) - 1 as events
+    from suspects group by all having count(*) > 1
+    union all
+    select {_KEY}, kafka_partition, kafka_offset, kafka_index, event_id, 1 as events
+    from suspects anti join (select * from bronze where verdict = 'valid')
+        using ({_ADDRESS}, kafka_index)
+"""
+
 LOST_REJECTS = f"""
     create temp table lost_rejects as
     select {_KEY}, kafka_partition, kafka_offset, kafka_index
@@ -143,6 +174,9 @@ _MISSING_EXAMPLES = f"""
     select {_KEY}, {{'block': block_id, 'partition': kafka_partition, 'offset': kafka_offset,
                      'index': null::integer, 'event': null::varchar, 'events': events}} as example
     from acked where state in ('lost', 'gap')
+    union all
+    select {_KEY}, {{'block': null, 'partition': kafka_partition, 'offset': kafka_offset,
+                     'index': kafka_index, 'event': event_id, 'events': -events}} from surplus
     union all {_BLOCKS_IN_PART}
     union all
     select {_KEY}, {{'block': block_id, 'partition': kafka_partition, 'offset': kafka_offset,
@@ -186,7 +220,8 @@ LEDGER = f"""
     ), named as (
         select {_KEY}, to_json(list(example))::varchar as examples from (
             select * from ({_MISSING_EXAMPLES})
-            qualify row_number() over (partition by {_KEY} order by example) <= {_EXAMPLES}
+            qualify row_number() over (
+                partition by {_KEY}, example.events < 0 order by example) <= {_EXAMPLES}
         ) group by all
     )
     select s.tenant_id, s.source_id, to_timestamp(s.hour * 3600) as hour, s.topic_id, received,

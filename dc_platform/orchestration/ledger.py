@@ -14,7 +14,8 @@ import dagster as dg
 
 from dc_platform.contracts.tables import LEDGER
 from dc_platform.errors import PlatformError
-from dc_platform.lake.ledger import is_due, ledger_rows, totals, unbalanced, update_ledger
+from dc_platform.lake.ledger import is_due, ledger_rows, update_ledger
+from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.acks import KEPT_DAYS, land_acks
@@ -98,7 +99,9 @@ def _finding(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "source": row["source_id"],
         "hour": row["hour"].isoformat(timespec="minutes"),
+        "what": "; ".join(reasons_of(row)),
         "missing": row["missing"],
+        "in flight": row["in_flight"],
         "lost in Kafka": row["gap"],
         "received": row["received"],
         "examples": row["examples"],

@@ -33,7 +33,8 @@ from dc_platform.contracts.tables import (
 )
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
-from dc_platform.lake.ledger import Updated, is_due, ledger_rows, totals, unbalanced, update_ledger
+from dc_platform.lake.ledger import Updated, is_due, ledger_rows, update_ledger
+from dc_platform.lake.ledger_findings import totals, unbalanced
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -371,18 +372,52 @@ def test_what_comes_of_a_damaged_block_is_not_what_was_acknowledged(lake: Lake) 
     assert [e["offset"] for e in json.loads(found["examples"])] == [1, 2]
 
 
-def test_silver_doubled_is_too_many(lake: Lake) -> None:
-    sent = [valid(0, [(1, A, 0)])]
-    tell(lake, sent)
-    land(lake, sent)
+def double(lake: Lake) -> None:
+    """The rows of silver's only file once more."""
     table = LakeTable(lake, SILVER_EVENTS)
     (path,) = table.snapshot().paths
     rows = pq.ParquetFile(path).read().cast(SILVER_EVENTS.file_schema)
     table.commit(
         [write_file(lake, SILVER_EVENTS, rows, partition=CLOCK.date())], txns={}, exact=True
     )
+
+
+def test_silver_doubled_is_too_many(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)])]
+    tell(lake, sent)
+    land(lake, sent)
+    double(lake)
     update_ledger(lake)
     assert cells(lake) == {(A, H): {"received": 1, "landed": 2, "missing": -1}}
+
+
+def test_a_row_that_is_there_twice_does_not_make_up_for_one_that_is_lost(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)]), valid(1, [(2, A, 0)])]
+    tell(lake, sent)
+    land(lake, sent[:1])
+    double(lake)
+    land(lake, sent[1:])
+    twice, lost = (json.loads(event(n))["eventId"] for n in (1, 2))
+    update_ledger(lake)
+    assert cells(lake) == {(A, H): {"received": 2, "landed": 3, "missing": -1}}
+    delete(lake, SILVER_EVENTS, f"event_id = '{lost}'")
+    for _ in range(2):
+        update_ledger(lake)
+        assert cells(lake) == {(A, H): {"received": 2, "landed": 2}}
+        (found,) = unbalanced(ledger_rows(lake, EVER))
+        named = {e["event"]: e["events"] for e in json.loads(found["examples"])}
+        assert named == {twice: -1, lost: 1}
+
+
+def test_a_row_of_silver_that_bronze_does_not_have_is_too_many(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)]), valid(1, [(2, A, 0)])]
+    tell(lake, sent)
+    land(lake, sent)
+    stray = json.loads(event(2))["eventId"]
+    delete(lake, BRONZE_EVENTS, f"event_id = '{stray}'")
+    update_ledger(lake)
+    (found,) = unbalanced(ledger_rows(lake, EVER))
+    assert {e["event"]: e["events"] for e in json.loads(found["examples"])} == {stray: -1, None: 1}
 
 
 # --- keeping it up to date ---
