@@ -11,7 +11,7 @@ _KEY = "tenant_id, source_id, hour, topic_id"
 # Of the topic that landed last, what lies beyond the border is to come; of one before it, never.
 BORDERS = """
     create temp table borders as
-    select topic_id, kafka_partition, next_offset,
+    select topic_id, kafka_partition, next_offset, processed_at,
            topic_id = (select arg_max(topic_id, silver_version) from border) as lands
     from border
 """
@@ -31,7 +31,9 @@ RECORDS = f"""
 """
 
 # Each acknowledgement with its record in bronze: the one at its address, or else of its name (the
-# gateway did not know the address, or took an old topic for a new one).
+# gateway did not know the address, or took an old topic for a new one). A topic that never landed is
+# either to land yet, or was deleted before: then the one after it lands, long after (an hour: commits
+# of a topic may come some seconds after its deletion, and nobody needs the name of the loss sooner).
 ACKED = f"""
     create temp table acked as
     with places as (
@@ -46,12 +48,17 @@ ACKED = f"""
     )
     select f.*, case
         when f.place is not null then 'landed'
-        when b.next_offset is null then 'in flight'
-        when f.kafka_offset >= b.next_offset then if(b.lands, 'in flight', 'gap')
         when exists (select 1 from gaps g where g.topic_id = f.topic_id
                      and g.kafka_partition = f.kafka_partition
                      and f.kafka_offset >= g.from_offset and f.kafka_offset < g.to_offset)
             then 'gap'
+        when f.topic_id in (select topic_id from borders where not lands)
+            and (b.next_offset is null or f.kafka_offset >= b.next_offset) then 'gap'
+        when b.next_offset is null then if(
+            f.topic_id <> '' and f.topic_id not in (select topic_id from borders)
+            and f.acked_at < (select max(processed_at) from borders where lands) - interval 1 hour,
+            'gap', 'in flight')
+        when f.kafka_offset >= b.next_offset then 'in flight'
         else 'lost' end as state
     from found f left join borders b
         on b.topic_id = f.topic_id and b.kafka_partition = f.kafka_partition

@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
@@ -27,14 +28,16 @@ from dc_platform.contracts.rejects import encode_rejects
 from dc_platform.contracts.tables import (
     ACKS,
     BRONZE_EVENTS,
+    GAPS,
     LEDGER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
 )
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
+from dc_platform.lake.gaps import DELETED, KnownGap, record_gaps
 from dc_platform.lake.ledger import Updated, is_due, ledger_rows, update_ledger
-from dc_platform.lake.ledger_findings import totals, unbalanced
+from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -337,6 +340,84 @@ def test_what_was_in_flight_in_a_topic_that_was_deleted_is_a_gap(lake: Lake) -> 
     run.land(Batch(judged, {0: Range(0, 1)}, 0))
     update_ledger(lake)
     assert cells(lake)[A, H] == {"received": 2, "landed": 1, "gap": 1}
+
+
+AGAIN = INFO._replace(topic_id="00000000-0000-0000-0000-00000000000a")
+
+
+def land_in_another_topic(lake: Lake) -> None:
+    """One event of B in the topic that came after."""
+    run = committer(lake, info=AGAIN)
+    # The number is part of the block's name, by which a block of any topic is found.
+    one = valid(99, [(7, B, 0)], acked=False)
+    judged = Decoder(AGAIN.topic_id, AnySource()).decode([one.record])
+    run.land(Batch(judged, {0: Range(0, 100)}, 0))
+    run.close()
+
+
+def test_what_was_acknowledged_in_a_topic_that_was_deleted_before_it_landed_is_a_gap(
+    lake: Lake,
+) -> None:
+    tell(lake, [valid(0, [(1, A, 0)])])
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
+    land_in_another_topic(lake)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "gap": 1}
+    assert json.loads(unbalanced(ledger_rows(lake, EVER))[0]["examples"])[0]["block"] == "g/boot0/0"
+
+
+def test_of_a_topic_that_is_new_it_is_in_flight_while_the_one_before_lands(lake: Lake) -> None:
+    sent = valid(0, [(1, A, 0)])
+    assert sent.ack is not None
+    land_in_another_topic(lake)
+    now = round(datetime.now(UTC).timestamp() * 1000)
+    tell(lake, [sent._replace(ack=msgspec.structs.replace(sent.ack, at_ms=now))])
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
+    land(lake, [sent])
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "landed": 1}
+
+
+def test_of_a_partition_without_border_the_gaps_tell(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)], partition=1), valid(1, [(2, A, 0)], partition=1)]
+    tell(lake, sent)
+    lake.ensure(GAPS)
+    record_gaps(lake, [KnownGap(TOPIC_ID, 1, 0, 1, DELETED)], CLOCK)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 2, "gap": 1, "in_flight": 1}
+
+
+def test_of_a_partition_that_an_old_topic_never_landed_nothing_comes(lake: Lake) -> None:
+    now = round(datetime.now(UTC).timestamp() * 1000)
+    lost = valid(0, [(1, A, 0)], partition=1)
+    assert lost.ack is not None
+    tell(lake, [lost._replace(ack=msgspec.structs.replace(lost.ack, at_ms=now))])
+    run = committer(lake, (0,))
+    run.land(batch_of([valid(0, [(2, B, 0)], acked=False)], run.offsets))
+    run.close()
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
+    land_in_another_topic(lake)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "gap": 1}
+
+
+def test_what_is_in_flight_too_long_is_a_finding(lake: Lake) -> None:
+    unknown = valid(0, [(1, A, 0)])
+    assert unknown.ack is not None
+    tell(lake, [unknown._replace(ack=msgspec.structs.replace(unknown.ack, topic_id="", offset=-1))])
+    land_in_another_topic(lake)
+    update_ledger(lake)
+    rows = ledger_rows(lake, EVER)
+    hour = datetime.fromtimestamp(H * 3600, UTC)
+    late = hour + timedelta(hours=2)
+    assert unbalanced(rows, late - timedelta(seconds=1)) == []
+    (found,) = unbalanced(rows, late)
+    assert (found["source_id"], found["hour"], found["in_flight"]) == (A, hour, 1)
+    assert reasons_of(found, late) == ["in flight for more than an hour after its hour"]
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
 
 
 def test_of_a_block_without_acknowledgement_the_header_counts(lake: Lake) -> None:
