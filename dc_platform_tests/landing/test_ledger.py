@@ -16,6 +16,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,14 +36,18 @@ from dc_platform.contracts.tables import (
 )
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
+from dc_platform.lake.cleaning import expire_log
 from dc_platform.lake.gaps import DELETED, KnownGap, record_gaps
 from dc_platform.lake.ledger import Updated, is_due, ledger_rows, update_ledger
 from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced
+from dc_platform.lake.origins import keep_origin
 from dc_platform.lake.parquet import write_file
+from dc_platform.lake.rewrite import Cancellation, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.acks import ack_rows
 from dc_platform.landing.batch import Batch, Gap, Range
+from dc_platform_tests.helpers.compaction import compact_all
 from dc_platform_tests.helpers.events import HOUR, NOW
 from dc_platform_tests.helpers.landing import (
     CLOCK,
@@ -534,15 +539,97 @@ def test_hours_whose_acknowledgements_are_forgotten_stay_as_they_were(lake: Lake
     }
 
 
-def test_a_log_that_forgot_the_version_before_makes_all_anew(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+def forget_log(lake: Lake) -> None:
+    """What the clean-up leaves of the logs when there were many commits since."""
+    for spec in (BRONZE_EVENTS, SILVER_EVENTS, ACKS):
+        DeltaTable(lake.uri_of(spec)).create_checkpoint()
+        expire_log(lake, spec, keep=0)
+
+
+def test_hours_are_left_alone_whatever_the_logs_forgot(lake: Lake) -> None:
+    first, second = valid(0, [(1, A, 0), (2, A, 40)]), valid(1, [(3, A, 80)])
+    tell(lake, [first])
+    land(lake, [first])
+    update_ledger(lake)
+    seen = LakeTable(lake, BRONZE_EVENTS).version
+    tell(lake, [second])
+    land(lake, [second])
+    forget_log(lake)
+    with pytest.raises(DeltaError):
+        lake.open(BRONZE_EVENTS, seen)
+    assert update_ledger(lake) == Updated(1, 1, LakeTable(lake, LEDGER).version)
+    event_id = json.loads(event(2))["eventId"]
+    delete(lake, SILVER_EVENTS, f"event_id = '{event_id}'")
+    forget_log(lake)
+    # The file that is gone had rows of three hours at most: those between its first and its last.
+    assert update_ledger(lake).hours == 2
+    assert cells(lake)[A, H + 40] == {"received": 1, "missing": 1}
+    assert len(lake.listing(LEDGER, "_inputs")) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"files": 7}'])
+def test_an_update_that_does_not_know_what_the_one_before_saw_makes_all_anew(
+    lake: Lake, content: bytes | None
 ) -> None:
     land(lake, [valid(0, [(1, A, 0)])])
     update_ledger(lake)
-    monkeypatch.setattr(LakeTable, "at", lambda self, version: None)
+    (entry,) = lake.listing(LEDGER, "_inputs")
+    path = Path(lake.uri_of(LEDGER)) / entry.path
+    path.unlink() if content is None else path.write_bytes(content)
     land(lake, [valid(1, [(2, A, 0)])])
     assert update_ledger(lake).hours is None
     assert cells(lake) == {(A, H): {"received": 2, "landed": 2}}
+
+
+def merge_all(lake: Lake, spec: Any) -> str:
+    """What compaction does with a table's files, first and last; gives the merged one."""
+    table = LakeTable(lake, spec)
+    paths = table.snapshot().actions["path"].to_pylist()
+    file = merge_files(lake, spec, paths, CLOCK.date(), ordered=False, cancelled=Cancellation())
+    keep_origin(lake, spec, file.path, paths)
+    assert table.rewrite(paths, file, metadata={})
+    return file.path
+
+
+def test_files_that_were_merged_are_no_news(lake: Lake) -> None:
+    land(lake, [valid(0, [(1, A, 0), (2, A, 40)])])
+    land(lake, [valid(1, [(3, A, 0), (4, A, 40)])])
+    update_ledger(lake)
+    for _ in range(2):
+        for spec in (BRONZE_EVENTS, SILVER_EVENTS):
+            merge_all(lake, spec)
+        assert update_ledger(lake) == Updated(0, 0, LakeTable(lake, LEDGER).version)
+    # One that was merged of known ones and a new one is one; and merged again.
+    land(lake, [valid(2, [(5, A, 0)])])
+    merge_all(lake, BRONZE_EVENTS)
+    merge_all(lake, SILVER_EVENTS)
+    assert update_ledger(lake).hours == 2
+    assert cells(lake)[A, H] == {"received": 3, "landed": 3}
+    # What is deleted from a merged file is missed.
+    delete(lake, SILVER_EVENTS, f"event_id = '{json.loads(event(3))['eventId']}'")
+    merge_all(lake, SILVER_EVENTS)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 3, "landed": 2, "missing": 1}
+
+
+def test_what_compaction_does_is_no_news(lake: Lake) -> None:
+    for n in range(3):
+        land(lake, [valid(2 * n, [(n, A, 40 * n)]), rejected(2 * n + 1, [n])])
+    update_ledger(lake)
+    writer = committer(lake)
+    assert compact_all(lake, writer) == 3
+    writer.close()
+    assert update_ledger(lake).hours == 0
+
+
+def test_a_file_that_is_gone_is_missed_though_others_were_merged(lake: Lake) -> None:
+    for n in range(3):
+        land(lake, [valid(n, [(n, A, 40 * n)])])
+    update_ledger(lake)
+    merge_all(lake, SILVER_EVENTS)
+    LakeTable(lake, SILVER_EVENTS).replace(CLOCK.date(), [], metadata={})
+    assert update_ledger(lake).hours == 3
+    assert totals(ledger_rows(lake, EVER))["missing"] == 3
 
 
 def test_an_update_that_takes_long_is_done_seldom(
