@@ -46,16 +46,17 @@ def audit(
 
     configured = _settings(data_dir)
     lake = Lake(configured.lake)
-    unread = _land_acks(configured, lake)
+    doubts = _land_acks(configured, lake)
     now = int(time.time() // 3600)
     wanted = range(now - hours + 1, now + _AHEAD_HOURS) if hours else None
     rows = with_defaults(balance(pin(lake), wanted), _now())
     wrong = unbalanced(rows)
-    if unread:
-        print(f"note: {unread}", file=sys.stderr)
+    for doubt in doubts:
+        print(f"cannot tell: {doubt}", file=sys.stderr)
     if as_json:
         answer = {
             "balanced": not wrong,
+            "cannotTell": doubts,
             "totals": totals(rows),
             "unbalanced": [{**_plain(row), "findings": reasons_of(row)} for row in wrong],
             "rows": [_plain(row) for row in rows.drop_columns("examples").to_pylist()],
@@ -87,16 +88,15 @@ def _settings(data_dir: Path | None) -> Settings:
     )
 
 
-def _land_acks(configured: Settings, lake: Any) -> str | None:
-    """Bring `ops.acks` up to date; gives why that was not possible."""
+def _land_acks(configured: Settings, lake: Any) -> list[str]:
+    """Bring `ops.acks` up to date; gives why what was acknowledged may be more than that."""
     from dc_platform.errors import RetriableError
     from dc_platform.landing.acks import land_acks
 
     try:
-        land_acks(configured, lake)
+        return list(land_acks(configured, lake).doubts)
     except RetriableError as error:
-        return f"the newest acknowledgements were not read ({error})"
-    return None
+        return [f"the newest acknowledgements were not read ({error})"]
 
 
 def _now() -> Any:

@@ -46,6 +46,8 @@ class Acks:
         # Offsets mean nothing without the topic's id.
         self.topic_id = ""
         self.topic_unknown = asyncio.Event()
+        # Perhaps because the acks topic is gone: whoever waits makes it anew.
+        self.not_taken = asyncio.Event()
 
     def saw(
         self, block: BlockId, at: Acknowledged, *, tenant: str, verdict: str, counts: Counts
@@ -104,6 +106,7 @@ class Acks:
                 self._journal.shipped(left.pop(0))
         except (BrokerUnavailableError, OSError) as error:
             log.warning("acknowledgements wait to be shipped: %s", error)
+            self.not_taken.set()
         finally:
             for segment in left:
                 self._journal.not_shipped(segment)

@@ -119,20 +119,36 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+# A look costs the broker two requests; while it fails shipping is tried each second.
+_CREATE_SECONDS = 10.0
+
+
 async def _open_topics(
     settings: Settings, producer: BlockProducer, shipper: BlockProducer, acks: Acks
 ) -> None:
     """Create the topics when they are missing, then connect; a broker that is away is waited for.
-    Afterwards the topic's id is asked for again whenever it may be another one.
+    Afterwards the topic's id is asked for again whenever it may be another one, and the topic of the
+    acknowledgements is created again when it may be gone.
     """
     acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
     await producer.start()
     await _topic_id(settings, settings.acks_topic, 1)
     await shipper.start()
-    while True:
-        await acks.topic_unknown.wait()
-        acks.topic_unknown.clear()
-        acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
+
+    async def name_again() -> None:
+        while True:
+            await acks.topic_unknown.wait()
+            acks.topic_unknown.clear()
+            acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
+
+    async def create_again() -> None:
+        while True:
+            await acks.not_taken.wait()
+            acks.not_taken.clear()
+            await _topic_id(settings, settings.acks_topic, 1)
+            await asyncio.sleep(_CREATE_SECONDS)
+
+    await asyncio.gather(name_again(), create_again())
 
 
 async def _topic_id(settings: Settings, topic: str, partitions: int) -> str:

@@ -113,6 +113,14 @@ def is_due(lake: Lake, now: datetime) -> bool:
     return True
 
 
+def updated_at(lake: Lake) -> datetime | None:
+    """When the newest update was committed; one that has nothing to do commits nothing."""
+    if not lake.exists(LEDGER):
+        return None
+    entry = _last(LakeTable(lake, LEDGER))
+    return datetime.fromtimestamp(entry["timestamp"] / 1000, UTC) if entry else None
+
+
 def ledger_rows(lake: Lake, since: datetime) -> pa.Table:
     """The rows of hours since then."""
     if not lake.exists(LEDGER):

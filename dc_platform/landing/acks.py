@@ -35,16 +35,31 @@ log = logging.getLogger(__name__)
 _BYTES = 64 * 2**20
 _PATIENCE_SECONDS = 30.0
 _RETRIES = 5
+# The log keeps 200 commits at least: of a landing every five minutes those of 16 hours.
+_HISTORY = 300
+_REMEMBERED = timedelta(days=1)
+_LOST = "dcp.lost"
+_EXPIRED = (
+    "Kafka deleted lines {} to {} of the acks topic before they were read, so blocks that they named"
+    " and that are lost, too, are not missed: raise retention.ms of the topic, and let the job"
+    " `checks` run (this is said for a day)"
+)
+_NO_TOPIC = (
+    "the topic {} is gone, so nobody knows what was acknowledged since: is a gateway running? It makes"
+    " the topic anew, and ships what it has in its journal"
+)
 # Hours older than that are settled; see lake/ledger.py.
 KEPT_DAYS = 90
 
 
 @dataclass(frozen=True)
 class AcksLanded:
-    """Rows that were added, and lines that were no acknowledgement."""
+    """Rows that were added, lines that were no acknowledgement, and what cannot be told."""
 
     rows: int = 0
     damaged: int = 0
+    # Why what was acknowledged may be more than what is in the table; empty when it is not.
+    doubts: tuple[str, ...] = ()
 
 
 def land_acks(
@@ -54,7 +69,9 @@ def land_acks(
     lake.ensure(ACKS)
     info = describe_topic(settings.kafka_bootstrap, settings.acks_topic)
     if info is None:
-        return AcksLanded()
+        # A gateway makes it before its first line: where none has ever run there is nothing to tell.
+        known = LakeTable(lake, ACKS).version > 0
+        return AcksLanded(doubts=(_NO_TOPIC.format(settings.acks_topic),) if known else ())
     for _ in range(_RETRIES):
         reader = reader_for(settings.kafka_bootstrap, info, settings.kafka_client)
         try:
@@ -78,16 +95,29 @@ class _Landing:
     def run(self, reader: RecordReader) -> AcksLanded:
         ends, begins = reader.end_offsets(), reader.beginning_offsets()
         for partition, end in ends.items():
-            done = self._table.txn(app_id(ACKS, self._info, partition)) or 0
+            known = self._table.txn(app_id(ACKS, self._info, partition))
+            done = known or 0
             if begins[partition] > done:
-                log.error(
-                    "Kafka deleted acknowledgements %d to %d before they were read: of their blocks"
-                    " only those that landed are counted",
-                    *(done, begins[partition] - 1),
-                )
+                self._lose(partition, known, begins[partition])
             self._land(reader, partition, max(done, begins[partition]), end)
         self._forget()
-        return AcksLanded(self._rows, self._damaged)
+        return AcksLanded(self._rows, self._damaged, tuple(self._lost_lately()))
+
+    def _lose(self, partition: int, known: int | None, begin: int) -> None:
+        """Go on where Kafka begins. Of a topic that was read before, that is put on record; what one
+        had that is met for the first time was of the time before the table.
+        """
+        why = _EXPIRED.format(known or 0, begin - 1)
+        log.error("%s", why)
+        metadata = {} if known is None else {_LOST: why}
+        txns = {app_id(ACKS, self._info, partition): begin}
+        self._table.commit([], txns=txns, exact=True, metadata=metadata)
+
+    def _lost_lately(self) -> list[str]:
+        """What the log has on record, of the last day: 288 landings at the most."""
+        since = (self._clock() - _REMEMBERED).timestamp() * 1000
+        log_entries = self._table.history(_HISTORY)
+        return [e[_LOST] for e in log_entries if _LOST in e and e["timestamp"] >= since]
 
     def _land(self, reader: RecordReader, partition: int, start: int, end: int) -> None:
         reader.assign({partition: start})
