@@ -77,12 +77,14 @@ def balance(pinned: Pinned, hours: Sequence[int] | None = None) -> pa.Table:
             sql.LOST_REJECTS,
         ):
             connection.execute(statement)
-        # Nearly all duplicates are found in silver's same hours. All of silver is read for the rest,
-        # and all of bronze only when something was lost; with only these few in memory.
+        # Nearly all duplicates are found in silver's same hours, nearly all rejects in quarantine's.
+        # All of them is read for the rest, and all of bronze only when something was lost; with only
+        # these few in memory.
         for few, statement in (
             ("lost", sql.ELSEWHERE),
             ("lost", sql.NOT_FIRST),
             ("short", sql.REALLY_SHORT),
+            ("lost_rejects", sql.REJECTED_ELSEWHERE),
         ):
             if _has_rows(connection, few):
                 _open_whole(connection, pinned)
@@ -103,9 +105,9 @@ def _opened(pinned: Pinned, hours: Sequence[int] | None) -> Iterator[duckdb.Duck
     with scratch() as connection:
         for name, spec in (("border", LANDING_BORDER), ("gaps", GAPS)):
             _view(connection, name, spec, pinned.of(spec))
-        _view(connection, "quarantine", SILVER_QUARANTINE, pinned.of(SILVER_QUARANTINE))
         for name, spec, column in (
             ("silver", SILVER_EVENTS, "received_at"),
+            ("quarantine", SILVER_QUARANTINE, "received_at"),
             ("bronze", BRONZE_EVENTS, "received_at"),
             ("acks", ACKS, "hour"),
         ):
@@ -117,7 +119,12 @@ def _opened(pinned: Pinned, hours: Sequence[int] | None) -> Iterator[duckdb.Duck
 
 def _open_whole(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None:
     """Views of all hours."""
-    for name, spec in (("silver", SILVER_EVENTS), ("bronze", BRONZE_EVENTS), ("acks", ACKS)):
+    for name, spec in (
+        ("silver", SILVER_EVENTS),
+        ("quarantine", SILVER_QUARANTINE),
+        ("bronze", BRONZE_EVENTS),
+        ("acks", ACKS),
+    ):
         _view(connection, f"all_{name}", spec, pinned.of(spec))
 
 

@@ -151,11 +151,18 @@ SURPLUS_ROWS = f"""
 
 LOST_REJECTS = f"""
     create temp table lost_rejects as
-    select {_KEY}, kafka_partition, kafka_offset, kafka_index
+    select {_KEY}, kafka_partition, kafka_offset, kafka_index, whose, request_hash, request_index
     from (select *, coalesce(source_id, '') as whose from bronze {_SETTLED}
           and verdict <> 'valid')
     anti join (select coalesce(source_id, '') as whose, request_hash, request_index
                from quarantine) using (whose, request_hash, request_index)
+"""
+# One that was sent again stands in quarantine under the hour in which it came first.
+REJECTED_ELSEWHERE = """
+    create or replace temp table lost_rejects as
+    select * from lost_rejects
+    anti join (select coalesce(source_id, '') as whose, request_hash, request_index
+               from all_quarantine) using (whose, request_hash, request_index)
 """
 
 

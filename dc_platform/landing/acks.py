@@ -2,16 +2,17 @@
 
 The recipe is silver's: the txn in the commit is the offset to go on from, and the commit is exact, so
 two who do it at once leave one of them refused. A gateway that crashed between shipping and forgetting
-ships a line again; it is known by its block and left out.
+ships a line again; it is known by its block and left out. The files of a closed day become one.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +23,10 @@ from dc_platform.broker.records import RecordReader, TopicInfo
 from dc_platform.contracts.acks import Ack, read_acks
 from dc_platform.contracts.identity import HOUR_MS
 from dc_platform.contracts.tables import ACKS
-from dc_platform.errors import BrokerUnavailableError, CommitConflictError
+from dc_platform.errors import BrokerUnavailableError, CommitConflictError, PlatformError
+from dc_platform.lake.origins import keep_origin
 from dc_platform.lake.parquet import read_batches, write_file
+from dc_platform.lake.rewrite import Cancellation, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch_commit import app_id
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # Of the lines of one commit: some 300,000 blocks.
 _BYTES = 64 * 2**20
+# Of one merge: their removals are lines of the log.
+_MOST_FILES = 512
 _PATIENCE_SECONDS = 30.0
 _RETRIES = 5
 # The log keeps 200 commits at least: of a landing every five minutes those of 16 hours.
@@ -101,6 +106,7 @@ class _Landing:
                 self._lose(partition, known, begins[partition])
             self._land(reader, partition, max(done, begins[partition]), end)
         self._forget()
+        self._merge()
         return AcksLanded(self._rows, self._damaged, tuple(self._lost_lately()))
 
     def _lose(self, partition: int, known: int | None, begin: int) -> None:
@@ -159,8 +165,10 @@ class _Landing:
             return pa.array([], pa.string())
         times = pc.min_max(rows["acked_at"].cast(pa.int64())).as_py()
         near = self._table.snapshot().overlapping("acked_at", [(times["min"], times["max"])])
-        pieces = [p["block_id"] for path in near.paths for p in read_batches(path, ["block_id"])]
-        return pa.chunked_array(pieces, pa.string())
+        # Of a day's file, millions of blocks, only those that are asked for are held.
+        pieces = (p["block_id"] for path in near.paths for p in read_batches(path, ["block_id"]))
+        found = [piece.filter(pc.is_in(piece, rows["block_id"])) for piece in pieces]
+        return pa.chunked_array(found, pa.string())
 
     def _forget(self) -> None:
         """Remove days that nothing is computed from any more."""
@@ -168,6 +176,31 @@ class _Landing:
         days = self._table.snapshot().actions["partition.ingest_date"].to_pylist()
         for day in sorted({day for day in days if day < last}):
             self._table.replace(day, [], metadata={"dcp.forgotten": day.isoformat()})
+
+    def _merge(self) -> None:
+        """One file of a closed day's 288, a day at a time: 90 days would be 26,000 files, which each
+        look at the table reads. One that commits meanwhile wins, and the next landing merges.
+        """
+        actions = self._table.snapshot().actions
+        days: dict[date, list[str]] = defaultdict(list)
+        for path, day in zip(actions["path"], actions["partition.ingest_date"], strict=True):
+            days[day.as_py()].append(path.as_py())
+        today = self._clock().date()
+        open_days = [day for day, paths in days.items() if day < today and len(paths) > 1]
+        if not open_days:
+            return
+        day = min(open_days)
+        paths = sorted(days[day])[:_MOST_FILES]
+        try:
+            file = merge_files(
+                self._lake, ACKS, paths, day, ordered=False, cancelled=Cancellation()
+            )
+            keep_origin(self._lake, ACKS, file.path, paths)
+            # A file whose commit was refused is left to vacuum: a store that repeats a put may have
+            # committed it.
+            self._table.rewrite(paths, file, metadata={"dcp.merged": str(len(paths))})
+        except PlatformError as error:
+            log.info("acknowledgements of %s are merged later: %s", day, error)
 
 
 def ack_rows(acks: Sequence[Ack], at: datetime) -> pa.Table:

@@ -11,7 +11,11 @@ import pytest
 from dc_platform.broker.records import Poll, Record, TopicInfo
 from dc_platform.contracts.acks import Ack, Count, ack_line
 from dc_platform.contracts.tables import ACKS
+from dc_platform.lake.ledger import update_ledger
+from dc_platform.lake.parquet import DataFile
+from dc_platform.lake.rewrite import merge_files
 from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable
 from dc_platform.landing import acks
 from dc_platform.landing.acks import AcksLanded, land_acks
 from dc_platform.settings import Settings
@@ -104,3 +108,47 @@ def test_lines_of_the_time_before_the_lake_are_none(lake: Lake, topic: Topic) ->
     # Nor is what was read before it was deleted.
     topic.begin = 3
     assert land(lake) == AcksLanded()
+
+
+def files(lake: Lake) -> list[str]:
+    return sorted(LakeTable(lake, ACKS).snapshot().actions["path"].to_pylist())
+
+
+def test_the_files_of_a_closed_day_become_one(lake: Lake, topic: Topic) -> None:
+    for number in range(3):
+        topic.ship(number)
+        land(lake)
+    update_ledger(lake)
+    assert len(files(lake)) == 3
+    topic.ship(3)
+    assert land(lake, days=1) == AcksLanded(1)
+    merged = files(lake)
+    assert len(merged) == 2
+    assert blocks(lake) == [f"g/b/{number}" for number in range(4)]
+    # It is no news, is not merged again, and what comes again is known from it.
+    assert update_ledger(lake).hours == 1
+    topic.log.append(topic.log[0])
+    assert land(lake, days=1) == AcksLanded()
+    assert files(lake) == merged
+    assert update_ledger(lake).rows == 1
+
+
+def test_a_landing_beside_a_merge_loses_nothing(
+    lake: Lake, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        topic.ship(number)
+        land(lake)
+
+    def meanwhile(*args: Any, **more: Any) -> DataFile:
+        monkeypatch.setattr(acks, "merge_files", merge_files)
+        topic.ship(2)
+        assert land(lake).rows == 1
+        return merge_files(*args, **more)
+
+    monkeypatch.setattr(acks, "merge_files", meanwhile)
+    assert land(lake, days=1) == AcksLanded()
+    assert len(files(lake)) == 3
+    assert land(lake, days=1) == AcksLanded()
+    assert len(files(lake)) == 1
+    assert blocks(lake) == [f"g/b/{number}" for number in range(3)]

@@ -308,6 +308,35 @@ def test_a_row_deleted_from_quarantine_is_missing(lake: Lake) -> None:
     assert cells(lake)[None, H] == {"received": 1, "rejected": 1}
 
 
+def test_a_reject_that_came_again_is_found_in_the_hour_of_the_first(lake: Lake) -> None:
+    first = rejected(0, [1, 2])
+    again = _sent(
+        1,
+        encode_rejects(
+            [reject(n) for n in (1, 2)],
+            source_id=A,
+            request_hash="ab",
+            received_at_ms=NOW + 40 * HOUR,
+        ),
+        blocks.REJECTED,
+        blocks.ARROW,
+        Counter({(A, H + 40): 2}),
+        acked=True,
+        partition=0,
+    )
+    for one in (first, again):
+        tell(lake, [one])
+        land(lake, [one])
+        assert update_ledger(lake).hours in (None, 1)
+    assert cells(lake) == {
+        (A, H): {"received": 2, "rejected": 2},
+        (A, H + 40): {"received": 2, "rejected": 2},
+    }
+    delete(lake, SILVER_QUARANTINE, "request_index = 2")
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 2, "rejected": 1, "missing": 1}
+
+
 def test_a_block_that_vanished_is_missing_and_named(lake: Lake) -> None:
     sent = [valid(0, [(1, A, 0)]), valid(1, [(2, B, 1), (3, B, 1)]), valid(2, [(4, A, 0)])]
     tell(lake, sent)
