@@ -26,6 +26,8 @@ from dc_platform.landing.keys import KeyMaker
 _PIECE = 1_000_000
 HOURS = 48
 DAY_MS = 86_400_000
+# Of the rows that were there before.
+TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 _ROWS = f"""
     select 'default' as tenant_id,
@@ -39,7 +41,7 @@ _ROWS = f"""
             || '"session":"%016x","ok":true}}', i % 200000, i % 5000, i % 600, hash(i) >> 1) as payload,
         null::map(varchar, varchar) as tags, '1' as schema_version,
         (ms // 3600000)::integer as dedup_scope, 1.0::double as sample_rate,
-        '00000000-0000-0000-0000-000000000000' as topic_id, 0::integer as kafka_partition,
+        '{TOPIC_ID}' as topic_id, 0::integer as kafka_partition,
         i as kafka_offset, 0::integer as kafka_index
     from (select range as i, ($now_ms - (random() * {HOURS} * 3600000)::bigint) as ms
           from range($start, $start + $rows))

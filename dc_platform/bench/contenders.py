@@ -101,8 +101,10 @@ class Platform:
                 f"dcp land, {task.format}: received, landed, duplicates, rejected are {found}, not"
                 f" {(task.events, landed, task.duplicates, 0)}"
             )
-        check_rows(lake / BRONZE_EVENTS.path, task.events)
         check_rows(lake / SILVER_EVENTS.path, self.preload + landed)
+        own = f"topic_id <> '{base_lake.TOPIC_ID}'"
+        check_events(lake / BRONZE_EVENTS.path, "event_id", task.events, where=own)
+        check_events(lake / SILVER_EVENTS.path, "event_id", landed, where=own)
         seconds = float(cost.result["seconds"])
         drained = Drained(
             task.events, seconds, cost.wall_seconds, cost.cpu_seconds, cost.peak_rss_mb
@@ -153,12 +155,13 @@ def check_rows(table: Path, expected: int) -> None:
         raise BenchFailedError(f"{table} has {rows:,} rows, not {expected:,}")
 
 
-def check_events(table: Path, id_column: str, expected: int) -> None:
-    """Raise BenchFailedError unless the table has so many rows, each with another id."""
+def check_events(table: Path, id_column: str, expected: int, *, where: str = "true") -> None:
+    """Raise BenchFailedError unless so many rows of the table are `where`, each with another id."""
     files = [str(table / path) for path in _files(table)["path"].to_pylist()]
     with scratch() as connection:
         found = connection.execute(
-            f'select count(*), count(distinct "{id_column}") from read_parquet($files)',
+            f'select count(*), count(distinct "{id_column}") from read_parquet($files)'
+            f" where {where}",
             {"files": files},
         ).fetchone()
     if found != (expected, expected):

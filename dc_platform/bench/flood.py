@@ -23,7 +23,7 @@ from dc_platform.bench.flood_child import LoadProcess
 from dc_platform.bench.flood_figures import Flow, Window, grows, landed_at
 from dc_platform.bench.flood_lake import Backlog, audit, probes_in_silver, silver_commits
 from dc_platform.bench.measure import BenchFailedError
-from dc_platform.bench.probes import Probe, Probing, percentiles
+from dc_platform.bench.probes import Probe, Prober, Probing, percentiles
 from dc_platform.bench.stack import Stack, running_stack, wait_for
 from dc_platform.bench.usage import Usage
 from dc_platform.bench.workload import BLOCK_EVENTS
@@ -93,7 +93,7 @@ class _Run:
             f"landing to keep up with {self._rate:,} events/s: it does not",
         )
         usage.since_last("")
-        with Probing(self._stack, seconds / probes) as probing:
+        with Probing(Prober(self._stack), seconds / probes) as probing:
             self._steady = self._hold(seconds, f"{self._rate:,} events/s")
         self._live |= usage.since_last("")
         self._live |= _probed("", probing)
@@ -104,7 +104,8 @@ class _Run:
         usage.since_last("")
         backlog = Backlog(self._stack.info["kafka"], self._stack.info["topic"], self._lake)
         # Under more than it holds the union may lag, too: a probe has the time that recovery has.
-        with closing(backlog), Probing(self._stack, 1.0, _RECOVERY_SECONDS) as probing:
+        prober = Prober(self._stack, _RECOVERY_SECONDS)
+        with closing(backlog), Probing(prober, 1.0) as probing:
             self._load.set_rate(_NO_LIMIT)
             self._tried = self._hold(_CAPACITY_SECONDS, "all that Kafka takes")
             capacity = _landing_rate(self._lake, self._tried)
@@ -216,6 +217,7 @@ def _probed(prefix: str, probing: Probing) -> dict[str, Any]:
     return {
         f"{prefix}probes": len(probing.sent),
         **percentiles(f"{prefix}union", [probe.delay_ms for probe in probing.sent]),
+        **percentiles(f"{prefix}probe_ack", [probe.ack_ms for probe in probing.sent]),
         f"{prefix}refused_probes": probing.prober.refused,
         f"{prefix}failed_queries": probing.prober.failed_queries,
     }

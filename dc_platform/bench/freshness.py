@@ -1,8 +1,9 @@
-"""`dcp bench freshness`: from the acknowledgement of an event to its appearance in POST /api/v1/query.
+"""`dcp bench freshness`: from an event's sending to its appearance in POST /api/v1/query.
 
-A whole stack is started. A feeder sends events at a steady rate; beside it a prober sends one event
-at a time and, from its acknowledgement on, asks for its id until an answer has it. That is done with
-landing running, and again with landing stopped, while the tail grows for minutes at a high rate.
+A whole stack is started. A feeder sends events at a steady rate; beside it single events are sent on a
+schedule, and from the acknowledgement of each its id is asked for until an answer has it. Timed is all
+of it from the moment at which the event was due. That is done with landing running, and again with
+landing stopped, while the tail grows for minutes at a high rate.
 
 Landing is stopped by SIGSTOP to the landing run and to Dagster's daemon, so that nobody takes over.
 """
@@ -25,12 +26,14 @@ import httpx
 import psutil
 
 from dc_platform.bench.measure import BenchFailedError
-from dc_platform.bench.probes import Prober, percentiles
+from dc_platform.bench.probes import Prober, Probing, percentiles
 from dc_platform.bench.stack import Stack, running_stack, wait_for
 
 _FEED_BATCH = 100
 _FEED_BATCH_FAST = 1_000
-_PROBE_PAUSE = 0.05
+_PROBE_PAUSE = 0.125
+# An answer takes half a second of both cores then: more often, they would wait for each other.
+_PROBE_PAUSE_FLOODED = 1.0
 
 
 def bench_freshness(
@@ -107,17 +110,16 @@ def _body(size: int) -> bytes:
     )
 
 
-def _probe(stack: Stack, probes: int) -> list[float]:
-    """Milliseconds from the acknowledgement to the first answer with the event, for each probe."""
-    prober = Prober(stack)
-    delays = []
-    for _ in range(probes):
-        probe = prober.send()
-        if probe is None:
-            raise BenchFailedError("the gateway refused a probe: see logs/gateway.log of the stack")
-        delays.append(probe.delay_ms)
-        time.sleep(_PROBE_PAUSE)
-    return delays
+def _probe(name: str, stack: Stack, probes: int, pause: float = _PROBE_PAUSE) -> dict[str, float]:
+    """The figures of so many probes, one each `pause` seconds."""
+    with Probing(Prober(stack), pause, probes) as probing:
+        probing.wait()
+    if probing.prober.refused:
+        raise BenchFailedError("the gateway refused a probe: see logs/gateway.log of the stack")
+    return {
+        **percentiles(name, [probe.delay_ms for probe in probing.sent]),
+        **percentiles(f"{name}_ack", [probe.ack_ms for probe in probing.sent]),
+    }
 
 
 def _landing_runs(
@@ -128,7 +130,7 @@ def _landing_runs(
         wait_for(lambda: "landing" in stack.pids(), 120, "a landing run")
         time.sleep(5)
         say(f"{probes} probes with landing running")
-        result: dict[str, Any] = percentiles("running", _probe(stack, probes))
+        result: dict[str, Any] = _probe("running", stack, probes)
     result["running_serving_rss_mb"] = round(stack.memory_mb("serving"))
     say(json.dumps(result))
     return result
@@ -150,7 +152,7 @@ def _landing_stopped(
         with _Feeder(stack, rate):
             time.sleep(2)
             say(f"{probes} probes with landing stopped")
-            result: dict[str, Any] = percentiles("stopped", _probe(stack, probes))
+            result: dict[str, Any] = _probe("stopped", stack, probes)
         say(json.dumps(result))
         result |= _flood(stack, minutes, stopped_rate, say)
     finally:
@@ -172,10 +174,10 @@ def _flood(stack: Stack, minutes: float, rate: int, say: Callable[[str], None]) 
                 next_note = time.monotonic() + 30
                 say(f"{feeder.acknowledged:,} events wait; serving has {peak:.0f} MB at most")
             time.sleep(1)
-        seconds = time.monotonic() - begun
+        # At one moment: the probes take seconds in which the feeder goes on.
+        sent, seconds = feeder.acknowledged, time.monotonic() - begun
         health = stack.serving_state()
-        result = percentiles("flooded", _probe(stack, 30))
-        sent = feeder.acknowledged
+        result: dict[str, Any] = _probe("flooded", stack, 30, _PROBE_PAUSE_FLOODED)
     return {
         **result,
         "flooded_events": sent,

@@ -1,4 +1,9 @@
-"""Single events sent through the gateway, and the time until POST /api/v1/query has them."""
+"""Single events sent through the gateway, and the time until POST /api/v1/query has them.
+
+They start on a schedule that does not wait for answers, and are timed from when they were due: a
+stall of 20 s is met by each probe that was due in it. Were each to wait for the one before, the stall
+would be a single sample.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import httpx
@@ -15,41 +21,59 @@ from dc_platform.bench.stack import Stack
 
 _POLL_SECONDS = 0.005
 _PATIENCE_SECONDS = 30.0
+# So many ask at once, 200 times a second each at most: what is due beyond them waits, and is timed all
+# the same. More would be a load of their own on two cores.
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Probe:
-    """An acknowledged event. Epoch seconds; `delay_ms` from the ack to the first answer with it."""
+    """An acknowledged event. `acknowledged_at` in epoch seconds; `ack_ms` until the gateway's `200`,
+    `delay_ms` until the first answer that has it, both from the moment at which it was due.
+    """
 
     event_id: str
     acknowledged_at: float
+    ack_ms: float
     delay_ms: float
 
 
 class Prober:
-    """Sends one event at a time, and waits `patience` seconds for it. Not thread-safe."""
+    """Sends an event and waits for it, `patience` seconds from its acknowledgement on. Thread-safe."""
 
-    def __init__(self, stack: Stack, patience: float = _PATIENCE_SECONDS) -> None:
-        self._stack = stack
+    def __init__(
+        self,
+        stack: Stack,
+        patience: float = _PATIENCE_SECONDS,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self._patience = patience
-        self._writer = httpx.Client(headers={"X-API-Key": stack.key}, timeout=30)
-        self._reader = httpx.Client(headers={"Authorization": f"Bearer {stack.token}"}, timeout=60)
+        self._events = f"{stack.info['gateway']}/api/v1/events"
+        self._query = f"{stack.info['query']}/api/v1/query"
+        self._writer = httpx.Client(
+            headers={"X-API-Key": stack.key}, timeout=30, transport=transport
+        )
+        self._reader = httpx.Client(
+            headers={"Authorization": f"Bearer {stack.token}"}, timeout=60, transport=transport
+        )
+        self._lock = threading.Lock()
         self.refused = 0
         self.failed_queries = 0
 
-    def send(self) -> Probe | None:
-        """One event and its way; None when the gateway refused it.
+    def send(self, due: float) -> Probe | None:
+        """One event and its way, from `due` (of the monotonic clock) on; None when it was refused.
 
         Raises BenchFailedError when no answer has it in time.
         """
         event_id = str(uuid.uuid4())
         at = time.time_ns() // 1_000_000
         event = {"eventId": event_id, "eventType": "probe", "timestamp": at, "payload": {}}
-        url = f"{self._stack.info['gateway']}/api/v1/events"
-        answer = self._writer.post(url, json={"events": [event]})
-        begun, acknowledged_at = time.perf_counter(), time.time()
+        answer = self._writer.post(self._events, json={"events": [event]})
+        acknowledged, acknowledged_at = time.monotonic(), time.time()
         if answer.status_code != 200:
-            self.refused += 1
+            with self._lock:
+                self.refused += 1
             return None
         query = {
             "from": at,
@@ -58,51 +82,73 @@ class Prober:
             "limit": 1,
         }
         while True:
-            found = self._reader.post(f"{self._stack.info['query']}/api/v1/query", json=query)
-            waited = time.perf_counter() - begun
+            found = self._reader.post(self._query, json=query)
+            now = time.monotonic()
             if found.status_code != 200:
-                self.failed_queries += 1
+                with self._lock:
+                    self.failed_queries += 1
             elif found.json()["totalCount"] == 1:
-                return Probe(event_id, acknowledged_at, waited * 1000)
-            if waited > self._patience:
+                ack_ms, delay_ms = (acknowledged - due) * 1000, (now - due) * 1000
+                return Probe(event_id, acknowledged_at, ack_ms, delay_ms)
+            if now - acknowledged > self._patience:
                 raise BenchFailedError(
-                    f"no answer had the event {event_id} after {waited:.0f} s: {found.text[:300]}"
+                    f"no answer had the event {event_id} after {now - acknowledged:.0f} s:"
+                    f" {found.text[:300]}"
                 )
             time.sleep(_POLL_SECONDS)
 
 
 @dataclass
 class Probing:
-    """Probes in a thread of their own, one every `pause` seconds or slower, until it is closed."""
+    """A probe every `pause` seconds, whatever became of those before, until it is closed or `probes`
+    have been sent. Closing waits for the answers of all that were due.
+    """
 
-    stack: Stack
+    prober: Prober
     pause: float
-    patience: float = _PATIENCE_SECONDS
+    probes: int | None = None
     sent: list[Probe] = field(default_factory=list)
 
     def __enter__(self) -> Probing:
-        self.prober = Prober(self.stack, self.patience)
         self._stop = threading.Event()
         self._error: Exception | None = None
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "probe")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self.wait()
         if self._error:
             raise self._error
 
+    def wait(self) -> None:
+        """Until the schedule is over, and each probe of it has its answer."""
+        self._thread.join()
+        self._pool.shutdown()
+
     def _run(self) -> None:
-        due = time.monotonic()
+        begun = time.monotonic()
+        number = 0
+        while self.probes is None or number < self.probes:
+            due = begun + number * self.pause
+            if self._stop.wait(max(0.0, due - time.monotonic())):
+                return
+            self._pool.submit(self._send, due)
+            number += 1
+
+    def _send(self, due: float) -> None:
+        if self._error:
+            return
         try:
-            while not self._stop.wait(max(0.0, due - time.monotonic())):
-                due = max(due + self.pause, time.monotonic())
-                if (probe := self.prober.send()) is not None:
-                    self.sent.append(probe)
-        except (httpx.HTTPError, BenchFailedError) as error:
-            self._error = error
+            probe = self.prober.send(due)
+        except Exception as error:
+            self._error = self._error or error
+            self._stop.set()
+        else:
+            if probe is not None:
+                self.sent.append(probe)
 
 
 def percentiles(name: str, delays_ms: Sequence[float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,9 +105,11 @@ def _soak(
         feeding.start()
         try:
             # Two processes that create Dagster's SQLite tables at once: one of them fails.
-            _watch(samples, 1, landing, log, say)
-            with _child("housekeeping", environment=environment, log=log):
-                _watch(samples, commits, landing, log, say)
+            children = {"landing": landing}
+            _watch(samples, 1, children, log, say)
+            with _child("housekeeping", environment=environment, log=log) as housekeeping:
+                children["housekeeping"] = housekeeping
+                _watch(samples, commits, children, log, say)
         finally:
             stopped.set()
             feeding.join()
@@ -115,6 +117,7 @@ def _soak(
         lake = str(directory / "data" / "lake")
         _wait_until_landed(lake, bootstrap, landing)
     found = audit_soak(lake, producer, since=began)
+    _audited(environment, log)
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
     return {**_summary(lines), **found}, lines
 
@@ -145,11 +148,11 @@ def _child(
 def _watch(
     samples: Path,
     commits: int,
-    landing: subprocess.Popen[bytes],
+    children: Mapping[str, subprocess.Popen[bytes]],
     log: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Until so many commits are made; says each thousandth."""
+    """Until so many commits are made; says each thousandth. No child may end before."""
     seen = 0
     moved = time.monotonic()
     while seen < commits:
@@ -161,9 +164,28 @@ def _watch(
                     say(json.dumps(sample))
                 if sample["commits"] > seen:
                     seen, moved = sample["commits"], time.monotonic()
-        if landing.poll() is not None or time.monotonic() - moved > _STALL_SECONDS:
-            tail = log.read_text(errors="replace")[-3000:]
-            raise BenchFailedError(f"landing ended or stood still after {seen} commits:\n{tail}")
+        ended = [name for name, child in children.items() if child.poll() is not None]
+        if ended:
+            raise BenchFailedError(f"{ended[0]} ended after {seen} commits:\n{_tail(log)}")
+        if time.monotonic() - moved > _STALL_SECONDS:
+            raise BenchFailedError(f"landing stood still after {seen} commits:\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
+
+
+def _audited(environment: dict[str, str], log: Path) -> None:
+    """The checks once more, now that all has landed, and the ledger from the tables alone."""
+    for module, *arguments in (
+        ("dc_platform.bench.soak_run", "checks"),
+        ("dc_platform.cli.main", "audit", "--json"),
+    ):
+        command = [sys.executable, "-m", module, *arguments]
+        with log.open("ab") as sink:
+            done = subprocess.run(command, stdout=sink, stderr=sink, env=environment, check=False)
+        if done.returncode:
+            raise BenchFailedError(f"{module} found something:\n{_tail(log)}")
 
 
 def _wait_until_landed(lake: str, bootstrap: str, landing: subprocess.Popen[bytes]) -> None:

@@ -39,6 +39,7 @@ def audit_soak(uri: str, sent: Sent, *, since: date) -> dict[str, Any]:
         for finding in (
             audit.offset_gaps(lake),
             audit.repeated_identities(lake, since),
+            audit.reused_identities(lake, since),
             audit.lost_events(lake, since),
         )
         if finding.number

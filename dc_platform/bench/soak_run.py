@@ -1,7 +1,10 @@
-"""The two Dagster processes of a soak, each with the stack's real instance.
+"""The Dagster processes of a soak, each with the stack's real instance.
 
     landing        one long run of the job `landing`; a line of JSON per 100 commits in SAMPLES
     housekeeping   the jobs `maintenance` and `checks`, again and again, until it is told to end
+    checks         the job `checks`, once
+
+The latter two end with an error when a job fails, or a promise is broken.
 
 They are what the stack runs, but for the daemon that starts them: that would cost each run 10 s of
 processor time, and the soak's hours last half a minute.
@@ -15,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ import dagster as dg
 import numpy as np
 import psutil
 
+from dc_platform.bench.measure import BenchFailedError
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TABLES
 from dc_platform.definitions import defs
 from dc_platform.lake.store import Lake
@@ -99,22 +103,53 @@ def _recording(recorder: Recorder) -> Callable[[Committer, Batch], Landed]:
     return timed
 
 
+def run_job(instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
+    """Run a job to its end. Raises BenchFailedError when it fails."""
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    if not result.success:
+        why = [event.message for event in result.all_events if event.is_failure]
+        raise BenchFailedError(f"the job {job.name} failed: {why}")
+
+
+def check_promises(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey]) -> None:
+    """Raises BenchFailedError when the newest evaluation of one of these checks is an error."""
+    broken = {}
+    for key in keys:
+        record = instance.get_latest_asset_check_evaluation_record(key)
+        found = record.event.asset_check_evaluation if record and record.event else None
+        if found is None:
+            broken[key.name] = "was not evaluated"
+        elif not found.passed and found.severity == dg.AssetCheckSeverity.ERROR:
+            broken[key.name] = str({name: value.value for name, value in found.metadata.items()})
+        elif not found.passed:
+            print(f"{key.name}: a warning: {found.metadata}", file=sys.stderr)
+    if broken:
+        raise BenchFailedError(f"promises are broken: {broken}")
+
+
 def _landing(instance: dg.DagsterInstance, samples: Path) -> None:
     Committer.land = _recording(Recorder(samples))  # type: ignore[method-assign,assignment]
-    defs.get_job_def("landing").execute_in_process(instance=instance, raise_on_error=False)
+    run_job(instance, defs.get_job_def("landing"))
+
+
+def _checks(instance: dg.DagsterInstance) -> None:
+    run_job(instance, defs.get_job_def("checks"))
+    check_promises(instance, defs.get_repository_def().asset_graph.asset_check_keys)
 
 
 def _housekeeping(instance: dg.DagsterInstance) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     while not stop.wait(_HOUSEKEEPING_SECONDS):
-        for job in ("maintenance", "checks"):
-            defs.get_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
+        run_job(instance, defs.get_job_def("maintenance"))
+        _checks(instance)
 
 
 if __name__ == "__main__":
     with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as the_instance:
         if sys.argv[1] == "landing":
             _landing(the_instance, Path(sys.argv[2]))
-        else:
+        elif sys.argv[1] == "housekeeping":
             _housekeeping(the_instance)
+        else:
+            _checks(the_instance)

@@ -18,11 +18,11 @@ import pyarrow as pa
 from dc_platform.broker.client import RecordWriter, ensure_topic, partition_of
 from dc_platform.contracts import blocks
 from dc_platform.contracts.blocks import BlockId, block_headers
+from dc_platform.contracts.identity import HOUR_MS
 
 SOURCES = 1_000
 PARTITIONS = 4
 BLOCK_EVENTS = 1_000
-HOUR_MS = 3_600_000
 
 _TYPES = ("page_view", "click", "purchase", "search", "signup")
 _COUNTRIES = ("DE", "US", "FR", "IN", "BR", "JP", "NG", "SE")

@@ -28,13 +28,15 @@ class Retention(NamedTuple):
 
 class Held(NamedTuple):
     """What Kafka has of a partition: offsets [begin, end), the bytes of all of it, and the broker's
-    append time (epoch milliseconds) of the first record that has not landed; None when there is none.
+    append time (epoch milliseconds) of the first record that has not landed; None when there is none,
+    or when the partition did not say (`answered`).
     """
 
     begin: int
     end: int
     bytes: int
     oldest_ms: int | None
+    answered: bool = True
 
 
 def retention_of(bootstrap: str, topic: str) -> Retention:
@@ -58,8 +60,7 @@ def _limit(value: str) -> int | None:
 def held(bootstrap: str, info: TopicInfo, borders: Mapping[int, int]) -> dict[int, Held]:
     """Partition → what Kafka has of it. `borders`: partition → next offset to land.
 
-    Reads at most one fetch of each partition that has not landed wholly, and stops asking after 10 s:
-    the oldest record of a partition that did not answer counts as none.
+    Reads at most one fetch of each partition that has not landed wholly, and stops asking after 10 s.
     """
     partitions = [TopicPartition(info.name, number) for number in range(info.partitions)]
     with _translated("look at retention", bootstrap), _admin(bootstrap) as admin:
@@ -80,11 +81,14 @@ def held(bootstrap: str, info: TopicInfo, borders: Mapping[int, int]) -> dict[in
             begins = consumer.beginning_offsets(partitions)
             ends = consumer.end_offsets(partitions)
             starts = {p: max(borders.get(p.partition, 0), begins[p]) for p in partitions}
-            oldest = _oldest(consumer, {p: s for p, s in starts.items() if s < ends[p]}, ends)
+            behind = {p: s for p, s in starts.items() if s < ends[p]}
+            oldest, silent = _oldest(consumer, behind, ends)
         finally:
             consumer.close()
     return {
-        p.partition: Held(begins[p], ends[p], sizes.get(p.partition, 0), oldest.get(p))
+        p.partition: Held(
+            begins[p], ends[p], sizes.get(p.partition, 0), oldest.get(p), p not in silent
+        )
         for p in partitions
     }
 
@@ -110,8 +114,10 @@ def _oldest(
     consumer: KafkaConsumer,
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
-) -> dict[TopicPartition, int]:
-    """Append time of the first record at or after each start, where there is one."""
+) -> tuple[dict[TopicPartition, int], set[TopicPartition]]:
+    """Append time of the first record at or after each start, where there is one; and the partitions
+    that did not answer in time, of which nobody can tell.
+    """
     found: dict[TopicPartition, int] = {}
     waiting = dict(starts)
     deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -128,4 +134,4 @@ def _oldest(
             waiting[partition] = int(consumer.position(partition, timeout_ms=1000))
             if waiting[partition] >= ends[partition]:
                 del waiting[partition]
-    return found
+    return found, set(waiting)

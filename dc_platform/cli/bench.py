@@ -52,7 +52,7 @@ def freshness(
     stopped_rate: StoppedRate = 20_000,
     as_json: AsJson = False,
 ) -> None:
-    """From the acknowledgement of an event to its appearance in POST /api/v1/query."""
+    """From the sending of an event to its appearance in POST /api/v1/query, on a fixed schedule."""
     from dc_platform.bench.freshness import bench_freshness
 
     result = bench_freshness(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.broker.records import Acknowledged
@@ -25,6 +26,10 @@ _SHIP_SECONDS = 1.0
 _RECORD_BYTES = 2**20
 # How long the end of the gateway waits for the last lines; the next start ships what is left.
 _LAST_SECONDS = 3.0
+# How often it is looked for what a gateway beside this one has left.
+_LOOK_SECONDS = 60.0
+# How often the topic's id is asked for, whatever the offsets say: 7 ms of processor time.
+_ASK_SECONDS = 10.0
 
 
 class Acks:
@@ -45,7 +50,8 @@ class Acks:
         self._newest: dict[int, int] = {}
         # Offsets mean nothing without the topic's id.
         self.topic_id = ""
-        self.topic_unknown = asyncio.Event()
+        self._topic_unknown = asyncio.Event()
+        self._look_at = 0.0
         # Perhaps because the acks topic is gone: whoever waits makes it anew.
         self.not_taken = asyncio.Event()
 
@@ -71,21 +77,52 @@ class Acks:
         self._journal.write(line)
 
     def _check_topic(self, at: Acknowledged) -> None:
-        """Offsets only fall when the topic was deleted and created again."""
-        if at.offset < self._newest.get(at.partition, 0):
+        """Offsets only fall, or come twice, when the topic was deleted and created again."""
+        if at.offset <= self._newest.get(at.partition, -1):
             self.topic_id = ""
             self._newest.clear()
-            self.topic_unknown.set()
+            self._topic_unknown.set()
         self._newest[at.partition] = at.offset
 
-    async def follow(self) -> None:
-        """Ship for ever, first what earlier starts left."""
-        left = self._journal.leftovers()
+    async def watch_topic(self, ask: Callable[[], Awaitable[str]]) -> None:
+        """Ask for the topic's id for ever: as soon as an offset says that it is another one, and now
+        and then, because others may have filled the new topic past every offset that was seen here.
+
+        `ask` gives nothing when nobody can tell.
+        """
         while True:
-            if self._producer.connected:
-                left = await self._ship(left)
-                await self._ship(self._journal.take())
+            seconds = _ASK_SECONDS if self.topic_id else _SHIP_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._topic_unknown.wait()
+            self._topic_unknown.clear()
+            found = await ask()
+            # An answer that was under way when an offset fell may be the old one.
+            if found and not self._topic_unknown.is_set() and found != self.topic_id:
+                if self.topic_id:
+                    self._newest.clear()
+                self.topic_id = found
+
+    async def follow(self) -> None:
+        """Ship for ever, first what ended starts left."""
+        while True:
+            try:
+                if self._producer.connected:
+                    await self._ship_leftovers()
+                    await self._ship(self._journal.take())
+            except Exception:
+                # Were this task to end, nothing would be shipped until the next start.
+                log.exception("acknowledgements wait to be shipped")
             await asyncio.sleep(_SHIP_SECONDS)
+
+    async def _ship_leftovers(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return
+        while left := self._journal.leftovers():
+            if await self._ship(left):
+                return
+        self._look_at = now + _LOOK_SECONDS
 
     async def stop(self) -> None:
         """Ship what is there, or leave it to the next start."""

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
 from dc_platform import __version__
-from dc_platform.broker.client import ensure_topic
+from dc_platform.broker.client import describe_topic, ensure_topic
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
 from dc_platform.gateway import admin, routes
@@ -127,19 +127,13 @@ async def _open_topics(
     settings: Settings, producer: BlockProducer, shipper: BlockProducer, acks: Acks
 ) -> None:
     """Create the topics when they are missing, then connect; a broker that is away is waited for.
-    Afterwards the topic's id is asked for again whenever it may be another one, and the topic of the
-    acknowledgements is created again when it may be gone.
+    Afterwards the topic's id is asked for again and again, and the topic of the acknowledgements is
+    created again when it may be gone.
     """
     acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
     await producer.start()
     await _topic_id(settings, settings.acks_topic, 1)
     await shipper.start()
-
-    async def name_again() -> None:
-        while True:
-            await acks.topic_unknown.wait()
-            acks.topic_unknown.clear()
-            acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
 
     async def create_again() -> None:
         while True:
@@ -148,7 +142,16 @@ async def _open_topics(
             await _topic_id(settings, settings.acks_topic, 1)
             await asyncio.sleep(_CREATE_SECONDS)
 
-    await asyncio.gather(name_again(), create_again())
+    await asyncio.gather(acks.watch_topic(lambda: _topic_id_now(settings)), create_again())
+
+
+async def _topic_id_now(settings: Settings) -> str:
+    """Empty when Kafka does not say. A topic that somebody deletes is not created again here."""
+    try:
+        info = await asyncio.to_thread(describe_topic, settings.kafka_bootstrap, settings.topic)
+    except BrokerUnavailableError:
+        return ""
+    return info.topic_id if info else ""
 
 
 async def _topic_id(settings: Settings, topic: str, partitions: int) -> str:

@@ -1,10 +1,12 @@
 """The journal of acknowledgements: a line per block, on this machine before the client is answered.
 
 A line is one write and no fsync: it outlives a `kill -9` of the gateway, not the loss of its machine
-(then the block's own header counts it). Lines stand in segments; `take` closes the one that is written
-and hands it to whoever ships it, `shipped` deletes it. Segments that earlier starts left behind are
-handed out too. A journal that cannot be written (disk full, too much waiting) costs no event and no
-answer: its lines wait in memory, up to a limit, and past it they are counted and left to the headers.
+(then the block's own header counts it). Lines stand in segments; `take` ends the one that is written
+and hands it to whoever ships it, `shipped` deletes it. Segments that ended starts left behind are
+handed out too. Whoever writes or ships a segment has it locked until it is deleted: gateways may share
+an id and a directory, and none takes what a living one will ship. A journal that cannot be written
+(disk full, too much waiting) costs no event and no answer: its lines wait in memory, up to a limit, and
+past it they are counted and left to the headers.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ _LIMIT_BYTES = 256 * 2**20
 _MEMORY_BYTES = 8 * 2**20
 # A segment that nobody could ship is added to until it has so many bytes.
 _SEGMENT_BYTES = 4 * 2**20
+# Leftovers that are open at once: a gateway that failed to start a thousand times left as many, and a
+# process may often have 1,024 files.
+_LEFTOVERS = 64
 
 
 class Segment(NamedTuple):
@@ -37,7 +42,13 @@ class Segment(NamedTuple):
         if self.path is None:
             yield self.lines
             return
-        with self.path.open("rb") as file:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            # Waiting for it would let nothing behind it be shipped.
+            log.warning("%s was deleted by somebody else: nothing of it is left to ship", self.path)
+            return
+        with file:
             while lines := file.readlines(size):
                 if not lines[-1].endswith(b"\n"):
                     log.warning("the last line of %s was cut off", self.path)
@@ -65,8 +76,12 @@ class Journal:
         self._file: int | None = None
         self._path: Path | None = None
         self._size = 0
-        # Closed and not yet shipped: path → size.
+        # Ended and not yet shipped: path → size.
         self._waiting: dict[Path, int] = {}
+        # Of ended starts, and not yet shipped; in the order in which they are.
+        self._left: list[Path] = []
+        # Open, for as long as their locks are needed.
+        self._locks: dict[Path, int] = {}
         self._memory: list[bytes] = []
         self._memory_size = 0
         self._failing = False
@@ -107,10 +122,10 @@ class Journal:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._number += 1
         path = self._directory / f"acks-{self._boot}-{self._number:06d}.ndjson"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        # Held for as long as this process lives: others leave the segment alone.
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._path = path
+        file = _locked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        if file is None:
+            raise OSError(f"{path} was taken for a leftover")
+        self._file, self._path = file, path
         self._size = 0
 
     def _cut(self, written: int) -> None:
@@ -133,7 +148,7 @@ class Journal:
     def take(self) -> list[Segment]:
         """What is to be shipped now, oldest first; the next line opens a new segment."""
         if not self._waiting or self._size > _SEGMENT_BYTES:
-            self._close()
+            self._end_segment()
         segments = [Segment(path) for path in sorted(self._waiting)]
         if self._memory:
             segments.append(Segment(None, b"".join(self._memory)))
@@ -143,10 +158,18 @@ class Journal:
 
     def shipped(self, segment: Segment) -> None:
         """Forget a segment: Kafka has it."""
-        if segment.path is not None:
-            with suppress(OSError):
-                segment.path.unlink()
-            self._waiting.pop(segment.path, None)
+        if segment.path is None:
+            return
+        self._waiting.pop(segment.path, None)
+        if segment.path in self._left:
+            self._left.remove(segment.path)
+        try:
+            segment.path.unlink(missing_ok=True)
+        except OSError as error:
+            # Its lock stays: whoever finds it free would ship it again, each minute.
+            log.warning("%s is shipped, and cannot be deleted: %s", segment.path, error)
+            return
+        self._unlock(segment.path)
 
     def not_shipped(self, segment: Segment) -> None:
         """Take a segment back: it comes again with the next `take`."""
@@ -155,37 +178,66 @@ class Journal:
             self._memory_size += len(segment.lines)
 
     def close(self) -> None:
-        """Close the segment that is written; what was not shipped is left to the next start."""
-        self._close()
+        """End the segment that is written; what was not shipped is left to the next start."""
+        self._end_segment()
+        for path in list(self._locks):
+            self._unlock(path)
 
-    def _close(self) -> None:
+    def _end_segment(self) -> None:
         if self._file is None or self._path is None:
             return
-        os.close(self._file)
         self._waiting[self._path] = self._size
+        self._locks[self._path] = self._file
         self._file = self._path = None
         self._size = 0
 
+    def _unlock(self, path: Path) -> None:
+        file = self._locks.pop(path, None)
+        if file is not None:
+            with suppress(OSError):
+                os.close(file)
+
     def leftovers(self) -> list[Segment]:
-        """Segments of starts that have ended, oldest first."""
-        found = [
+        """Segments of starts that have ended, oldest first: some of them, the same until they are
+        shipped, then others, until there are none.
+        """
+        if not self._left:
+            self._claim()
+        return [Segment(path) for path in self._left]
+
+    def _claim(self) -> None:
+        others = [
             path
             for path in self._directory.glob("acks-*.ndjson")
-            if not path.name.startswith(f"acks-{self._boot}-") and _is_abandoned(path)
+            if not path.name.startswith(f"acks-{self._boot}-") and path not in self._locks
         ]
-        return [Segment(path) for path in sorted(found, key=lambda p: p.stat().st_mtime_ns)]
+        for path in sorted(others, key=_modified):
+            if len(self._left) == _LEFTOVERS:
+                return
+            with suppress(OSError):
+                if (file := _locked(path, os.O_RDONLY)) is not None:
+                    self._locks[path] = file
+                    self._left.append(path)
 
 
-def _is_abandoned(path: Path) -> bool:
-    """Whether no living process writes it."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
+def _locked(path: Path, flags: int) -> int | None:
+    """The file opened and locked; None when somebody else has it, or has deleted it just now."""
+    file = os.open(path, flags | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file).st_nlink:
+            return file
+    except BlockingIOError:
+        pass
     except OSError:
-        return False
-    finally:
         os.close(file)
-    return True
+        raise
+    os.close(file)
+    return None
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

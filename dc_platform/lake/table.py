@@ -122,8 +122,9 @@ class LakeTable:
         self.uri = lake.uri_of(spec)
         # Random, made with the table.
         self.id = str(self._delta.metadata().id)
-        # Asked before, at this version: delta-rs reads the log for each (1 ms; a landing asks 12).
+        # Asked before, at the version: delta-rs reads the log for each (1 ms; a landing asks 12).
         self._txns: dict[str, int | None] = {}
+        self._txns_at = -1
         # For so long files that are not live stay on disk.
         self.keeps_seconds = self._read_retention()
 
@@ -134,17 +135,17 @@ class LakeTable:
 
     def refresh(self) -> int:
         """Move to the newest version."""
-        before = self.version
         try:
             self._delta.update_incremental()
         except (DeltaError, OSError) as error:
             raise StoreUnavailableError(f"reading the log of {self.spec.name}: {error}") from error
-        if self.version != before:
-            self._txns = {}
         return self.version
 
     def txn(self, app_id: str) -> int | None:
         """The offset that `app_id` last committed, in this snapshot."""
+        if self._txns_at != self.version:
+            # Not only `refresh` moves the handle: delta-rs does, too, when it sets a property.
+            self._txns, self._txns_at = {}, self.version
         if app_id not in self._txns:
             version = self._delta.transaction_version(app_id)
             self._txns[app_id] = None if version is None else int(version)
@@ -270,7 +271,8 @@ class LakeTable:
         properties: CommitProperties,
         txns: Mapping[str, int] | None = None,
     ) -> int:
-        before, known = self.version, self._txns
+        before = self.version
+        known = self._txns if self._txns_at == before else {}
         try:
             self._delta.create_write_transaction(
                 list(actions),
@@ -286,7 +288,7 @@ class LakeTable:
             raise StoreUnavailableError(f"commit to {self.spec.name} failed: {error}") from error
         if self.refresh() == before + 1:
             # This commit alone came since.
-            self._txns = {**known, **(txns or {})}
+            self._txns, self._txns_at = {**known, **(txns or {})}, self.version
         return self.version
 
 

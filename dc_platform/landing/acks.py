@@ -51,7 +51,7 @@ _EXPIRED = (
 )
 _NO_TOPIC = (
     "the topic {} is gone, so nobody knows what was acknowledged since: is a gateway running? It makes"
-    " the topic anew, and ships what it has in its journal"
+    " the topic anew as soon as it has lines to ship"
 )
 # Hours older than that are settled; see lake/ledger.py.
 KEPT_DAYS = 90

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dc_platform.broker.retention import Held, Retention
-
-_HOUR_MS = 3_600_000
+from dc_platform.contracts.identity import HOUR_MS
 
 
 class Risk(NamedTuple):
@@ -47,5 +46,5 @@ def risk_of(partition: int, border: int, held: Held, retention: Retention, now_m
         left_ms.append(max(0.0, retention.bytes - unlanded_bytes) / max(rate, 1e-9))
     if lost:
         return Risk(partition, unlanded, max(1.0, *used), 0.0, lost)
-    hours = min(left_ms) / _HOUR_MS if left_ms else None
+    hours = min(left_ms) / HOUR_MS if left_ms else None
     return Risk(partition, unlanded, max(used), hours, 0)

@@ -22,6 +22,7 @@ from dc_platform.orchestration.assets import BRONZE_KEY
 from dc_platform.settings import Settings, settings
 
 _WARN, _ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+_SILENT = "cannot tell what Kafka will delete: the partition did not answer within 10 s"
 
 
 class RetentionGuard:
@@ -40,10 +41,11 @@ class RetentionGuard:
         """The fields that a result and a reported evaluation have in common."""
         configured = settings()
         try:
-            risks, compacted = _look(configured, now_ms or time.time_ns() // 1_000_000)
+            risks, silent, compacted = _look(configured, now_ms or time.time_ns() // 1_000_000)
         except PlatformError as error:
             return _failed(1, _WARN, [{"why": f"cannot tell what Kafka will delete: {error}"}])
         metadata = {f"hours left ({risk.partition})": _hours(risk) for risk in risks}
+        metadata |= {f"hours left ({partition})": "unknown" for partition in silent}
         if compacted:
             why = "compaction deletes records with the same key: set cleanup.policy=delete"
             return _failed(1, _ERROR, [{"why": why}], metadata)
@@ -51,7 +53,8 @@ class RetentionGuard:
         worst = max((risk.used for risk in found), default=0.0)
         severity = _ERROR if worst > configured.retention_error else _WARN
         examples = [{**risk._asdict(), "used": round(risk.used, 3)} for risk in found]
-        return _failed(len(found), severity, examples, metadata)
+        examples += [{"partition": partition, "why": _SILENT} for partition in silent]
+        return _failed(len(examples), severity, examples, metadata)
 
 
 def _failed(
@@ -75,12 +78,14 @@ def _hours(risk: Risk) -> Any:
     return "no limit" if risk.hours_left is None else round(risk.hours_left, 2)
 
 
-def _look(configured: Settings, now_ms: int) -> tuple[list[Risk], bool]:
-    """The risk of each partition, and whether the topic is compacted."""
+def _look(configured: Settings, now_ms: int) -> tuple[list[Risk], list[int], bool]:
+    """The risk of each partition, those that did not say how old theirs is, and whether the topic is
+    compacted.
+    """
     bootstrap = configured.kafka_bootstrap
     info = describe_topic(bootstrap, configured.topic)
     if info is None:
-        return [], False
+        return [], [], False
     silver = None
     lake = Lake(configured.lake)
     if lake.exists(SILVER_EVENTS):
@@ -96,4 +101,7 @@ def _look(configured: Settings, now_ms: int) -> tuple[list[Risk], bool]:
     risks = [
         risk_of(p, borders.get(p, has.begin), has, retention, now_ms) for p, has in found.items()
     ]
-    return risks, retention.compacted
+    # Of a silent partition it is known all the same when something is gone already.
+    silent = [risk.partition for risk in risks if not (found[risk.partition].answered or risk.lost)]
+    known = [risk for risk in risks if risk.partition not in silent]
+    return known, silent, retention.compacted

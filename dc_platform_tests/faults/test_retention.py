@@ -137,6 +137,21 @@ def test_without_kafka_it_says_that_it_cannot_tell(
     assert "cannot tell what Kafka will delete" in examples(found)[0]["why"]
 
 
+def test_a_partition_that_does_not_answer_is_not_taken_for_young(
+    scene: Scene, guard: RetentionGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.send(ids(5))
+    # It is asked, and the time is up before it answers.
+    monkeypatch.setattr("dc_platform.broker.retention._PATIENCE_SECONDS", 0.0)
+    found = guard.evaluate()
+    assert (found["passed"], found["severity"]) == (False, WARN)
+    assert found["metadata"]["hours left (0)"] == "unknown"
+    assert found["metadata"]["hours left (1)"] == "no limit"
+    ((partition, why),) = [(e["partition"], e["why"]) for e in examples(found)]
+    assert partition == 0
+    assert "cannot tell" in why
+
+
 def test_a_topic_that_nobody_has_made_yet_is_in_no_danger(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

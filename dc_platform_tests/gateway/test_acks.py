@@ -6,12 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.broker.records import Acknowledged
 from dc_platform.contracts.acks import Ack, Count, hour_of, read_acks
 from dc_platform.contracts.blocks import BlockId
 from dc_platform.gateway.acks import Acks
-from dc_platform.gateway.journal import Journal
+from dc_platform.gateway.journal import Journal, Segment
 from dc_platform_tests.gateway.batching import Requests, lines
 from dc_platform_tests.gateway.producers import FakeProducer
 from dc_platform_tests.helpers.events import HOUR, NOW
@@ -129,6 +131,56 @@ def test_a_killed_start_is_shipped_by_the_next_one(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_two_gateways_of_one_id_ship_what_is_theirs_and_what_the_other_leaves(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        held, free = FakeProducer(partitions=1, held=True), FakeProducer(partitions=1)
+        first, second = Scene(tmp_path, "a", held), Scene(tmp_path, "b", free)
+        tasks = [asyncio.create_task(scene.acks.follow()) for scene in (first, second)]
+        # What `a` has taken waits for Kafka, while `b` looks around again and again.
+        first.saw(1)
+        await asyncio.sleep(200)
+        second.saw(2)
+        await asyncio.sleep(2)
+        assert blocks(second.shipped) == ["g/b/2"]
+        held.held = False
+        held.acknowledge_all()
+        await asyncio.sleep(2)
+        first.saw(3)
+        await asyncio.sleep(2)
+        assert blocks(first.shipped) == ["g/a/1", "g/a/3"]
+        tasks[0].cancel()
+        first.saw(4)
+        first.journal.close()
+        await asyncio.sleep(61)
+        assert blocks(second.shipped) == ["g/b/2", "g/a/4"]
+        assert list(tmp_path.glob("*")) == []
+        tasks[1].cancel()
+
+    run(scenario())
+
+
+def test_nothing_ends_the_shipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        scene = Scene(tmp_path, "b", FakeProducer(partitions=1))
+        task = asyncio.create_task(scene.acks.follow())
+
+        def broken() -> list[Segment]:
+            raise RuntimeError("for once")
+
+        scene.saw(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(scene.journal, "take", broken)
+            await asyncio.sleep(3)
+        assert scene.shipped == []
+        await asyncio.sleep(2)
+        assert blocks(scene.shipped) == ["g/b/1"]
+        task.cancel()
+
+    run(scenario())
+
+
 def test_what_kafka_does_not_take_waits_in_its_order(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = FakeProducer(partitions=None)
@@ -168,19 +220,84 @@ def test_an_orderly_end_ships_the_last_lines_or_leaves_them(tmp_path: Path) -> N
     assert left.startswith("acks-b-")
 
 
-def test_offsets_that_fall_are_those_of_another_topic(tmp_path: Path) -> None:
+class Topic:
+    """Answers with its id, when it is told to."""
+
+    def __init__(self) -> None:
+        self.id = "topic"
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def ask(self) -> str:
+        self.asked += 1
+        found = self.id
+        await self.answers.wait()
+        return found
+
+
+def topics(scene: Scene) -> list[str]:
+    return [ack.topic_id for ack in scene.shipped if ack]
+
+
+@pytest.mark.parametrize("newest", [7, 0])
+def test_offsets_that_do_not_rise_are_those_of_another_topic(tmp_path: Path, newest: int) -> None:
     async def scenario() -> None:
-        scene = Scene(tmp_path, "b", FakeProducer(partitions=2))
-        scene.saw(1, offset=7)
+        scene, topic = Scene(tmp_path, "b", FakeProducer(partitions=2)), Topic()
+        task = asyncio.create_task(scene.acks.watch_topic(topic.ask))
+        scene.saw(1, offset=newest)
         scene.saw(2, partition=1, offset=3)
         scene.saw(3, offset=-1)
-        assert not scene.acks.topic_unknown.is_set()
+        await settle()
+        assert topic.asked == 0
+        topic.id = "again"
         scene.saw(4, offset=0)
-        assert scene.acks.topic_unknown.is_set()
-        scene.acks.topic_id = "again"
+        await settle()
         scene.saw(5, partition=1, offset=1)
         await scene.acks.stop()
-        assert [ack.topic_id for ack in scene.shipped if ack] == ["topic", "topic", "", "", "again"]
+        assert topics(scene) == ["topic", "topic", "", "", "again"]
+        task.cancel()
+
+    run(scenario())
+
+
+def test_another_topic_is_noticed_within_seconds_whatever_its_offsets(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        scene, topic = Scene(tmp_path, "b", FakeProducer(partitions=1)), Topic()
+        task = asyncio.create_task(scene.acks.watch_topic(topic.ask))
+        scene.saw(1, offset=10)
+        topic.id = ""
+        await asyncio.sleep(61)
+        scene.saw(2, offset=11)
+        # Others have written more into it than into the one before.
+        topic.id = "again"
+        await asyncio.sleep(30)
+        scene.saw(3, offset=100)
+        await asyncio.sleep(30)
+        scene.saw(4, offset=101)
+        await scene.acks.stop()
+        assert topics(scene) == ["topic", "topic", "again", "again"]
+        task.cancel()
+
+    run(scenario())
+
+
+def test_an_answer_of_before_the_offsets_fell_does_not_count(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        scene, topic = Scene(tmp_path, "b", FakeProducer(partitions=1)), Topic()
+        task = asyncio.create_task(scene.acks.watch_topic(topic.ask))
+        scene.saw(1, offset=10)
+        topic.answers.clear()
+        await asyncio.sleep(30)
+        assert topic.asked == 1
+        topic.id = "again"
+        scene.saw(2, offset=0)
+        topic.answers.set()
+        await settle()
+        scene.saw(3, offset=1)
+        await scene.acks.stop()
+        assert topics(scene) == ["topic", "", "again"]
+        task.cancel()
 
     run(scenario())
 

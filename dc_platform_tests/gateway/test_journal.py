@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from dc_platform.gateway.journal import Journal, Segment
 
@@ -137,3 +140,82 @@ def test_what_waits_is_bounded_on_disk_and_in_memory(tmp_path: Path) -> None:
         journal.shipped(segment)
     journal.write(line(20))
     assert content(journal.take()) == line(20)
+
+
+def test_what_waits_to_be_shipped_is_nobody_elses_leftover(tmp_path: Path) -> None:
+    living, other = Journal(tmp_path, "living"), Journal(tmp_path, "other")
+    living.write(line(0))
+    waiting = living.take()
+    assert other.leftovers() == []
+    assert content(waiting) == line(0)
+    living.close()
+    assert content(other.leftovers()) == line(0)
+
+
+def test_leftovers_belong_to_the_start_that_found_them(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"acks-dead-{number:06d}.ndjson").write_bytes(line(number))
+    first, second = Journal(tmp_path, "first"), Journal(tmp_path, "second")
+    mine = first.leftovers()
+    others = second.leftovers()
+    assert first.leftovers() == mine
+    assert len({*mine, *others}) == len(mine) + len(others) == 100
+    for journal, segments in ((first, mine), (second, others)):
+        for segment in segments:
+            journal.shipped(segment)
+        assert journal.leftovers() == []
+    assert files(tmp_path) == []
+
+
+def test_a_segment_that_somebody_deleted_holds_nothing_up(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "boot")
+    journal.write(line(0))
+    (gone,) = journal.take()
+    assert gone.path is not None
+    gone.path.unlink()
+    assert content([gone]) == b""
+    journal.shipped(gone)
+    journal.write(line(1))
+    assert content(journal.take()) == line(1)
+
+
+def test_a_segment_that_is_taken_before_it_is_locked_costs_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, "boot")
+
+    def taken(file: int, operation: int) -> None:
+        raise BlockingIOError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", taken)
+        journal.write(line(0))
+        journal.write(line(1))
+    journal.write(line(2))
+    # In memory, and in a segment that is known: in none that `take` does not see.
+    assert content(journal.take()) == line(2) + line(0) + line(1)
+
+
+def test_a_leftover_that_goes_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "acks-dead-000001.ndjson").write_bytes(line(1))
+    gone = tmp_path / "acks-dead-000000.ndjson"
+    monkeypatch.setattr(Path, "glob", lambda self, _: [gone, tmp_path / "acks-dead-000001.ndjson"])
+    assert content(Journal(tmp_path, "boot").leftovers()) == line(1)
+
+
+def test_a_shipped_segment_that_cannot_be_deleted_is_not_shipped_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "acks-dead-000000.ndjson").write_bytes(line(0))
+    journal = Journal(tmp_path, "boot")
+    (segment,) = journal.leftovers()
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    journal.shipped(segment)
+    assert journal.leftovers() == []
+    assert Journal(tmp_path, "other").leftovers() == []

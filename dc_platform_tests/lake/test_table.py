@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError
 from dc_platform.contracts.tables import SILVER_EVENTS, TABLES
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import LakeTable, empty_select, sql_list, table_sql
+from dc_platform.lake.table import RETENTION, LakeTable, empty_select, sql_list, table_sql
 from dc_platform_tests.helpers.lake import DAY, read_table, silver_row, write_silver
 from dc_platform_tests.simulator.store import SimStore
 
@@ -96,6 +96,25 @@ def test_a_rebased_commit_moves_the_snapshot_over_what_others_committed(lake: La
     assert second.snapshot().paths == table(lake).snapshot().paths
     assert (first.version, first.txn("b")) == (1, None)
     assert first.refresh() == 2
+
+
+def test_offsets_are_those_of_where_the_table_stands_however_it_got_there(real_lake: Lake) -> None:
+    """Setting a property takes the handle along over what others have committed."""
+    late, other = table(real_lake), table(real_lake)
+    late.commit([], txns={"a": 100, "b": 1}, exact=True)
+    assert late.txn("a") == 100
+    other.refresh()
+    other.commit([write_silver(real_lake, [silver_row(1)])], txns={"a": 200}, exact=True)
+    late.configure({RETENTION: "interval 77 seconds"})
+    assert late.version == 3
+    assert (late.txn("a"), late.txn("b")) == (200, 1)
+    late.commit([], txns={"b": 2}, exact=True)
+    assert (late.txn("a"), late.txn("b")) == (200, 2)
+    # Over others' commits, and over its own with theirs before it.
+    other.refresh()
+    other.commit([], txns={"a": 300}, exact=True)
+    late.commit([], txns={"b": 3}, exact=False)
+    assert (late.txn("a"), late.txn("b")) == (300, 3)
 
 
 def test_an_offset_may_be_committed_lower_than_before(lake: Lake) -> None:

@@ -73,8 +73,11 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def by_size(**bounds: int) -> Pacing:
-    """Batches end by their size, or with what the topic has."""
-    return Pacing(1e9, 1e9, draining=True, **bounds)
+    """Batches end by their size, or with what the topic has; the small first ones are behind it."""
+    pacing = Pacing(1e9, 1e9, draining=True, **bounds)
+    for _ in range(2):
+        pacing.closed()
+    return pacing
 
 
 @contextmanager
