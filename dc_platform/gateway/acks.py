@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _SHIP_SECONDS = 1.0
 _RECORD_BYTES = 2**20
+# From then on the acks topic may be gone; the producer tries for two minutes before it says so.
+_LATE_SECONDS = 10.0
 # How long the end of the gateway waits for the last lines; the next start ships what is left.
 _LAST_SECONDS = 3.0
 # How often it is looked for what a gateway beside this one has left.
@@ -137,6 +139,7 @@ class Acks:
     async def _ship(self, segments: list[Segment]) -> list[Segment]:
         """Ship in order; gives back to the journal what is left when Kafka or the disk fails."""
         left = list(segments)
+        late = asyncio.get_running_loop().call_later(_LATE_SECONDS, self.not_taken.set)
         try:
             while left:
                 await self._ship_one(left[0])
@@ -145,6 +148,7 @@ class Acks:
             log.warning("acknowledgements wait to be shipped: %s", error)
             self.not_taken.set()
         finally:
+            late.cancel()
             for segment in left:
                 self._journal.not_shipped(segment)
         return left
