@@ -36,26 +36,29 @@ def audit(
 ) -> None:
     """Compare what was acknowledged with what the tables have, by source and hour.
 
-    Exit code 1 when an acknowledged event is missing or lost, or one is there too often.
+    Exit code 1 when an acknowledged event is missing or lost, one is there too often, or one is still
+    in flight an hour after its hour.
     """
     from dc_platform.lake.balance import balance, pin
-    from dc_platform.lake.ledger import totals, unbalanced, with_defaults
+    from dc_platform.lake.ledger import with_defaults
+    from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced
     from dc_platform.lake.store import Lake
 
     configured = _settings(data_dir)
     lake = Lake(configured.lake)
-    unread = _land_acks(configured, lake)
+    doubts = _land_acks(configured, lake)
     now = int(time.time() // 3600)
     wanted = range(now - hours + 1, now + _AHEAD_HOURS) if hours else None
     rows = with_defaults(balance(pin(lake), wanted), _now())
     wrong = unbalanced(rows)
-    if unread:
-        print(f"note: {unread}", file=sys.stderr)
+    for doubt in doubts:
+        print(f"cannot tell: {doubt}", file=sys.stderr)
     if as_json:
         answer = {
             "balanced": not wrong,
+            "cannotTell": doubts,
             "totals": totals(rows),
-            "unbalanced": [_plain(row) for row in wrong],
+            "unbalanced": [{**_plain(row), "findings": reasons_of(row)} for row in wrong],
             "rows": [_plain(row) for row in rows.drop_columns("examples").to_pylist()],
         }
         print(json.dumps(answer))
@@ -85,16 +88,15 @@ def _settings(data_dir: Path | None) -> Settings:
     )
 
 
-def _land_acks(configured: Settings, lake: Any) -> str | None:
-    """Bring `ops.acks` up to date; gives why that was not possible."""
+def _land_acks(configured: Settings, lake: Any) -> list[str]:
+    """Bring `ops.acks` up to date; gives why what was acknowledged may be more than that."""
     from dc_platform.errors import RetriableError
     from dc_platform.landing.acks import land_acks
 
     try:
-        land_acks(configured, lake)
+        return list(land_acks(configured, lake).doubts)
     except RetriableError as error:
-        return f"the newest acknowledgements were not read ({error})"
-    return None
+        return [f"the newest acknowledgements were not read ({error})"]
 
 
 def _now() -> Any:
@@ -111,6 +113,8 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(rows: list[dict[str, Any]], sums: dict[str, int], wrong: list[dict[str, Any]]) -> None:
+    from dc_platform.lake.ledger_findings import reasons_of
+
     line = "{:<16} {:<36} " + " ".join(f"{{:>{max(len(c), 10)}}}" for c in _COLUMNS)
     print(line.format("hour (UTC)", "source", *_COLUMNS))
     newest = rows[-_SHOWN:]
@@ -123,6 +127,7 @@ def _print(rows: list[dict[str, Any]], sums: dict[str, int], wrong: list[dict[st
     for row in wrong[:_SHOWN]:
         print(
             f"source {row['source_id']}, hour {row['hour']:%Y-%m-%d %H:%M}:"
-            f" {row['missing']} missing, {row['gap']} lost in Kafka: {row['examples']}"
+            f" {'; '.join(reasons_of(row))}: {row['missing']} missing, {row['gap']} lost in Kafka,"
+            f" {row['in_flight']} in flight: {row['examples']}"
         )
     print(f"balanced: {'no' if wrong else 'yes'}")

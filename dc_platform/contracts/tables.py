@@ -65,8 +65,10 @@ COLUMN_DOCS: dict[str, str] = {
     "deleted": "Events that had landed and were deleted on request.",
     "gap": "Acknowledged events that Kafka lost before they landed: they are lost.",
     "in_flight": "Acknowledged events that landing has not reached.",
-    "missing": "received less all of these: 0, or events are lost; below 0: there are too many.",
-    "examples": "JSON: some of what is missing or lost, by address.",
+    "missing": "received less all of these: 0, or events are lost; below 0: there are too many. Where"
+    " both are, `examples` tells.",
+    "examples": "JSON: some of what is missing or lost, by address; with negative events what is there"
+    " too often.",
 }
 
 

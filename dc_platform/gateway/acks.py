@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _SHIP_SECONDS = 1.0
 _RECORD_BYTES = 2**20
+# From then on the acks topic may be gone; the producer tries for two minutes before it says so.
+_LATE_SECONDS = 10.0
 # How long the end of the gateway waits for the last lines; the next start ships what is left.
 _LAST_SECONDS = 3.0
 # How often it is looked for what a gateway beside this one has left.
@@ -52,6 +54,8 @@ class Acks:
         self.topic_id = ""
         self._topic_unknown = asyncio.Event()
         self._look_at = 0.0
+        # Perhaps because the acks topic is gone: whoever waits makes it anew.
+        self.not_taken = asyncio.Event()
 
     def saw(
         self, block: BlockId, at: Acknowledged, *, tenant: str, verdict: str, counts: Counts
@@ -135,13 +139,16 @@ class Acks:
     async def _ship(self, segments: list[Segment]) -> list[Segment]:
         """Ship in order; gives back to the journal what is left when Kafka or the disk fails."""
         left = list(segments)
+        late = asyncio.get_running_loop().call_later(_LATE_SECONDS, self.not_taken.set)
         try:
             while left:
                 await self._ship_one(left[0])
                 self._journal.shipped(left.pop(0))
         except (BrokerUnavailableError, OSError) as error:
             log.warning("acknowledgements wait to be shipped: %s", error)
+            self.not_taken.set()
         finally:
+            late.cancel()
             for segment in left:
                 self._journal.not_shipped(segment)
         return left

@@ -119,17 +119,30 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+# A look costs the broker two requests; while it fails shipping is tried each second.
+_CREATE_SECONDS = 10.0
+
+
 async def _open_topics(
     settings: Settings, producer: BlockProducer, shipper: BlockProducer, acks: Acks
 ) -> None:
     """Create the topics when they are missing, then connect; a broker that is away is waited for.
-    Afterwards the topic's id is asked for again and again.
+    Afterwards the topic's id is asked for again and again, and the topic of the acknowledgements is
+    created again when it may be gone.
     """
     acks.topic_id = await _topic_id(settings, settings.topic, settings.topic_partitions)
     await producer.start()
     await _topic_id(settings, settings.acks_topic, 1)
     await shipper.start()
-    await acks.watch_topic(lambda: _topic_id_now(settings))
+
+    async def create_again() -> None:
+        while True:
+            await acks.not_taken.wait()
+            acks.not_taken.clear()
+            await _topic_id(settings, settings.acks_topic, 1)
+            await asyncio.sleep(_CREATE_SECONDS)
+
+    await asyncio.gather(acks.watch_topic(lambda: _topic_id_now(settings)), create_again())
 
 
 async def _topic_id_now(settings: Settings) -> str:

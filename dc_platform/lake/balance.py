@@ -3,8 +3,9 @@
 Received is what Kafka acknowledged to a gateway (`ops.acks`). A block without such a line (its
 gateway's machine was lost) counts by its own header, a stranger's record by its rows in bronze.
 Landed are the rows of silver; a row of bronze that silver lacks is a duplicate when silver has its
-identity, and missing when nobody has it. What lies beyond silver's border is in flight. Nothing that
-landing counted is asked for.
+identity, and missing when nobody has it. What silver has twice is missing less than nothing, and named
+like what is lost. What lies beyond silver's border is in flight. Nothing that landing counted is asked
+for.
 
 Events stand under the hour of their receipt, so a retry counts in the hour of the retry.
 """
@@ -72,20 +73,29 @@ def balance(pinned: Pinned, hours: Sequence[int] | None = None) -> pa.Table:
             sql.ABSENT,
             sql.LOST,
             sql.SHORT,
+            sql.SURPLUS,
             sql.LOST_REJECTS,
         ):
             connection.execute(statement)
-        # Nearly all duplicates are found in silver's same hours. All of silver is read for the rest,
-        # and all of bronze only when something was lost; with only these few in memory.
+        # Nearly all duplicates are found in silver's same hours, nearly all rejects in quarantine's.
+        # All of them is read for the rest, and all of bronze only when something was lost; with only
+        # these few in memory.
         for few, statement in (
             ("lost", sql.ELSEWHERE),
             ("lost", sql.NOT_FIRST),
             ("short", sql.REALLY_SHORT),
+            ("lost_rejects", sql.REJECTED_ELSEWHERE),
         ):
-            if connection.execute(f"select 1 from {few} limit 1").fetchone():
+            if _has_rows(connection, few):
                 _open_whole(connection, pinned)
                 connection.execute(statement)
+        if _has_rows(connection, "surplus"):
+            connection.execute(sql.SURPLUS_ROWS)
         return connection.execute(sql.LEDGER).to_arrow_table()
+
+
+def _has_rows(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    return connection.execute(f"select 1 from {name} limit 1").fetchone() is not None
 
 
 @contextmanager
@@ -95,9 +105,9 @@ def _opened(pinned: Pinned, hours: Sequence[int] | None) -> Iterator[duckdb.Duck
     with scratch() as connection:
         for name, spec in (("border", LANDING_BORDER), ("gaps", GAPS)):
             _view(connection, name, spec, pinned.of(spec))
-        _view(connection, "quarantine", SILVER_QUARANTINE, pinned.of(SILVER_QUARANTINE))
         for name, spec, column in (
             ("silver", SILVER_EVENTS, "received_at"),
+            ("quarantine", SILVER_QUARANTINE, "received_at"),
             ("bronze", BRONZE_EVENTS, "received_at"),
             ("acks", ACKS, "hour"),
         ):
@@ -109,7 +119,12 @@ def _opened(pinned: Pinned, hours: Sequence[int] | None) -> Iterator[duckdb.Duck
 
 def _open_whole(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None:
     """Views of all hours."""
-    for name, spec in (("silver", SILVER_EVENTS), ("bronze", BRONZE_EVENTS), ("acks", ACKS)):
+    for name, spec in (
+        ("silver", SILVER_EVENTS),
+        ("quarantine", SILVER_QUARANTINE),
+        ("bronze", BRONZE_EVENTS),
+        ("acks", ACKS),
+    ):
         _view(connection, f"all_{name}", spec, pinned.of(spec))
 
 

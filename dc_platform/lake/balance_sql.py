@@ -11,7 +11,7 @@ _KEY = "tenant_id, source_id, hour, topic_id"
 # Of the topic that landed last, what lies beyond the border is to come; of one before it, never.
 BORDERS = """
     create temp table borders as
-    select topic_id, kafka_partition, next_offset,
+    select topic_id, kafka_partition, next_offset, processed_at,
            topic_id = (select arg_max(topic_id, silver_version) from border) as lands
     from border
 """
@@ -31,7 +31,9 @@ RECORDS = f"""
 """
 
 # Each acknowledgement with its record in bronze: the one at its address, or else of its name (the
-# gateway did not know the address, or took an old topic for a new one).
+# gateway did not know the address, or took an old topic for a new one). A topic that never landed is
+# either to land yet, or was deleted before: then the one after it lands, long after (an hour: commits
+# of a topic may come some seconds after its deletion, and nobody needs the name of the loss sooner).
 ACKED = f"""
     create temp table acked as
     with places as (
@@ -46,12 +48,17 @@ ACKED = f"""
     )
     select f.*, case
         when f.place is not null then 'landed'
-        when b.next_offset is null then 'in flight'
-        when f.kafka_offset >= b.next_offset then if(b.lands, 'in flight', 'gap')
         when exists (select 1 from gaps g where g.topic_id = f.topic_id
                      and g.kafka_partition = f.kafka_partition
                      and f.kafka_offset >= g.from_offset and f.kafka_offset < g.to_offset)
             then 'gap'
+        when f.topic_id in (select topic_id from borders where not lands)
+            and (b.next_offset is null or f.kafka_offset >= b.next_offset) then 'gap'
+        when b.next_offset is null then if(
+            f.topic_id <> '' and f.topic_id not in (select topic_id from borders)
+            and f.acked_at < (select max(processed_at) from borders where lands) - interval 1 hour,
+            'gap', 'in flight')
+        when f.kafka_offset >= b.next_offset then 'in flight'
         else 'lost' end as state
     from found f left join borders b
         on b.topic_id = f.topic_id and b.kafka_partition = f.kafka_partition
@@ -111,13 +118,51 @@ REALLY_SHORT = f"""
     where w.events > 0 and s.block_id not in (select block_id from all_acks)
 """
 
+# Rows of silver that are there twice, or that bronze does not have: first where the counts tell of
+# some, then which. A loss of the same hour would else be made up for by them.
+SURPLUS = f"""
+    create temp table surplus as
+    select {_KEY}, null::integer as kafka_partition, null::bigint as kafka_offset,
+           null::integer as kafka_index, null::varchar as event_id, sum(n)::bigint as events
+    from (
+        select {_KEY}, count(*) as n from silver {_SETTLED} group by all
+        union all
+        select {_KEY}, -valid from records
+        union all
+        select {_KEY}, count(*) from absent group by all
+    ) group by all having sum(n) > 0
+"""
+SURPLUS_ROWS = f"""
+    create or replace temp table surplus as
+    with suspects as (
+        select s.* from (select * from silver {_SETTLED}) s semi join surplus x
+            on x.hour = s.hour and x.topic_id = s.topic_id
+            and x.tenant_id is not distinct from s.tenant_id
+            and x.source_id is not distinct from s.source_id
+    )
+    select {_KEY}, kafka_partition, kafka_offset, kafka_index, any_value(event_id) as event_id,
+           count(*) - 1 as events
+    from suspects group by all having count(*) > 1
+    union all
+    select {_KEY}, kafka_partition, kafka_offset, kafka_index, event_id, 1 as events
+    from suspects anti join (select * from bronze where verdict = 'valid')
+        using ({_ADDRESS}, kafka_index)
+"""
+
 LOST_REJECTS = f"""
     create temp table lost_rejects as
-    select {_KEY}, kafka_partition, kafka_offset, kafka_index
+    select {_KEY}, kafka_partition, kafka_offset, kafka_index, whose, request_hash, request_index
     from (select *, coalesce(source_id, '') as whose from bronze {_SETTLED}
           and verdict <> 'valid')
     anti join (select coalesce(source_id, '') as whose, request_hash, request_index
                from quarantine) using (whose, request_hash, request_index)
+"""
+# One that was sent again stands in quarantine under the hour in which it came first.
+REJECTED_ELSEWHERE = """
+    create or replace temp table lost_rejects as
+    select * from lost_rejects
+    anti join (select coalesce(source_id, '') as whose, request_hash, request_index
+               from all_quarantine) using (whose, request_hash, request_index)
 """
 
 
@@ -143,6 +188,9 @@ _MISSING_EXAMPLES = f"""
     select {_KEY}, {{'block': block_id, 'partition': kafka_partition, 'offset': kafka_offset,
                      'index': null::integer, 'event': null::varchar, 'events': events}} as example
     from acked where state in ('lost', 'gap')
+    union all
+    select {_KEY}, {{'block': null, 'partition': kafka_partition, 'offset': kafka_offset,
+                     'index': kafka_index, 'event': event_id, 'events': -events}} from surplus
     union all {_BLOCKS_IN_PART}
     union all
     select {_KEY}, {{'block': block_id, 'partition': kafka_partition, 'offset': kafka_offset,
@@ -186,7 +234,8 @@ LEDGER = f"""
     ), named as (
         select {_KEY}, to_json(list(example))::varchar as examples from (
             select * from ({_MISSING_EXAMPLES})
-            qualify row_number() over (partition by {_KEY} order by example) <= {_EXAMPLES}
+            qualify row_number() over (
+                partition by {_KEY}, example.events < 0 order by example) <= {_EXAMPLES}
         ) group by all
     )
     select s.tenant_id, s.source_id, to_timestamp(s.hour * 3600) as hour, s.topic_id, received,

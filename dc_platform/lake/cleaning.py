@@ -22,6 +22,7 @@ from deltalake.exceptions import DeltaError
 
 from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.lake.origins import FOLDER
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 
@@ -56,9 +57,8 @@ def clean(lake: Lake, spec: TableSpec, *, keep: int) -> Cleaned:
     table = LakeTable(lake, spec)
     entries = expire_log(lake, spec, keep=keep)
     files, size = _vacuum(lake, spec)
-    if spec is SILVER_EVENTS:
-        more, more_bytes = _leftover_identities(lake, spec, table.keeps_seconds)
-        files, size = files + more, size + more_bytes
+    more, more_bytes = _leftovers_beside(lake, spec, table.keeps_seconds)
+    files, size = files + more, size + more_bytes
     snapshot = table.snapshot()
     return Cleaned(entries, files, size, len(snapshot.actions), snapshot.bytes)
 
@@ -92,10 +92,12 @@ def _vacuum(lake: Lake, spec: TableSpec) -> tuple[int, int]:
     return len(paths), sum(sizes.get(path, 0) for path in paths)
 
 
-def _leftover_identities(lake: Lake, spec: TableSpec, age_seconds: int) -> tuple[int, int]:
-    """Identity files whose data file is gone."""
+def _leftovers_beside(lake: Lake, spec: TableSpec, age_seconds: int) -> tuple[int, int]:
+    """What was kept beside data files that are gone: identities, and what they were merged from."""
     oldest = time.time() - age_seconds
-    beside = lake.listing(spec, "_identities")
+    beside = lake.listing(spec, FOLDER)
+    if not beside:
+        return 0, 0
     entries = lake.listing(spec, deep=True)
     there = {_name(e.path) for e in entries if e.path.endswith(".parquet")}
     left = [e for e in beside if _name(e.path) not in there and e.modified < oldest]

@@ -5,8 +5,8 @@ one that is missing, cut off or of another table is left aside and the data file
 `_identities/` of the table's directory, which no reader of Delta looks into. 20,000,000 identities
 are there in 0.2 s; from the id texts in Parquet it took 14 CPU seconds.
 
-A file that compaction merged also has the names of those that it was merged from beside it: who knows
-their identities knows its own, and neither reads nor holds them twice.
+Of a file that compaction merged, who knows the identities of those that it was merged from
+(`lake/origins.py`) knows its own, and neither reads nor holds them twice.
 
 Layout, little-endian: magic, the secret's mark (16 bytes), rows (int64), CRC-32C of the rest (uint64);
 the high words in ascending order (uint64), their low words (uint64), scopes (int32).
@@ -14,7 +14,6 @@ the high words in ascending order (uint64), their low words (uint64), scopes (in
 
 from __future__ import annotations
 
-import json
 import logging
 import struct
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dc_platform.contracts.tables import TableSpec
+from dc_platform.lake.origins import FOLDER, keep_origin, origin_of, remove_origin
 from dc_platform.lake.parquet import LANDED
 from dc_platform.lake.store import Lake
 
@@ -96,11 +96,7 @@ class IdentityFiles:
             columns = zip(*(part for part in parts if part is not None), strict=True)
             high, low, scopes = (np.concatenate(column) for column in columns)
             self.write(data_path, high, low, scopes)
-        try:
-            with self._lake.output(self._spec, _origin(data_path)) as sink:
-                sink.write(json.dumps(list(of)).encode())
-        except OSError as error:
-            log.warning("what %s was merged from is not kept: %s", data_path, error)
+        keep_origin(self._lake, self._spec, data_path, of)
 
     def newcomers(self, paths: Iterable[str], known: AbstractSet[str]) -> list[str]:
         """Those of `paths` whose rows no file of `known` had: not what was merged from known ones.
@@ -110,27 +106,17 @@ class IdentityFiles:
         return [path for path in paths if path not in known and not self._is_merged(path, known)]
 
     def _is_merged(self, path: str, known: AbstractSet[str]) -> bool:
-        content = None
+        if PurePosixPath(path).name.startswith(LANDED):
+            return False
         root = f"{self._lake.uri_of(self._spec)}/"
-        if not PurePosixPath(path).name.startswith(LANDED):
-            content = self._lake.mapped(self._spec, _origin(path))
-        if content is None:
-            return False
-        try:
-            of = [root + origin for origin in json.loads(bytes(content))]
-        except ValueError:
-            return False
-        return bool(of) and all(o in known or self._is_merged(o, known) for o in of)
+        of = origin_of(self._lake, self._spec, path) or []
+        return bool(of) and all(root + o in known or self._is_merged(root + o, known) for o in of)
 
     def remove(self, data_path: str) -> None:
         """Forget those of a data file that was never committed."""
         self._lake.remove(self._spec, _beside(data_path))
-        self._lake.remove(self._spec, _origin(data_path))
+        remove_origin(self._lake, self._spec, data_path)
 
 
 def _beside(data_path: str) -> str:
-    return f"_identities/{PurePosixPath(data_path).name}.ids"
-
-
-def _origin(data_path: str) -> str:
-    return f"_identities/{PurePosixPath(data_path).name}.from"
+    return f"{FOLDER}/{PurePosixPath(data_path).name}.ids"

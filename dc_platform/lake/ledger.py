@@ -1,9 +1,10 @@
 """`ops.ledger`: the balance of each source and hour, kept up to date.
 
-An hour is made anew when a commit of bronze, silver, quarantine or the acks added or removed a row of
-it, and as long as it has events in flight or does not balance. So a row that somebody takes out of
-silver is missed at the next update, whatever its age; hours that nobody touched cost nothing. All hours
-that an update touches are replaced in one exact commit, which names the versions that they come from.
+An hour is made anew when bronze, silver, quarantine or the acks have files with rows of it that they
+did not have at the update before, or lack some that they had, and as long as it has events in flight
+or does not balance. Files that compaction merged are no such ones. So a row that somebody takes out of
+silver is missed at the next update; hours that nobody touched cost a look at the list of files. All
+hours that an update touches are replaced in one exact commit, which names what they come from.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from dc_platform.contracts.tables import (
 )
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.balance import HOUR_US, Pinned, balance, hour_sql, pin
+from dc_platform.lake.ledger_inputs import Inputs, Span, forget_others, keep, news, recall, spans
 from dc_platform.lake.parquet import DataFile, read_batches, write_file
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
@@ -37,12 +39,15 @@ from dc_platform.lake.table import LakeTable, Snapshot, sql_list
 
 _RETRIES = 5
 _VERSIONS = "dcp.versions"
+_INPUTS = "dcp.inputs"
 _SECONDS = "dcp.seconds"
 # An update costs 1.6 CPU seconds per million events of the hours that it makes anew: with 50,000
 # events a second the current hour ends up at five minutes. So it is done in a 20th of the time.
 _PAUSE = 20
 # How far back the commit before is looked for; without it all is made anew.
 _HISTORY = 50
+# Hours that no clock says.
+_EVER = 1 << 30
 # A row of these changes the hours that it stands in.
 _WATCHED: tuple[tuple[TableSpec, str], ...] = (
     (BRONZE_EVENTS, "received_at"),
@@ -51,7 +56,6 @@ _WATCHED: tuple[tuple[TableSpec, str], ...] = (
     (ACKS, "hour"),
 )
 _NAMES = LEDGER.file_schema.names
-_FIGURES = [f.name for f in LEDGER.columns if pa.types.is_integer(f.type)]
 
 
 @dataclass(frozen=True)
@@ -73,23 +77,27 @@ def update_ledger(lake: Lake, *, frozen_before: datetime | None = None) -> Updat
     begun = time.monotonic()
     for _ in range(_RETRIES):
         table = LakeTable(lake, LEDGER)
-        before = _versions(table)
+        before = _last(table)
         pinned = pin(lake)
-        if before == pinned.versions:
+        if json.loads(before.get(_VERSIONS, "null")) == pinned.versions:
             return Updated(0, 0, table.version)
-        hours = _touched(lake, table, pinned, before)
+        hours = _touched(lake, table, pinned, before.get(_INPUTS, ""))
         if hours is not None:
             hours = [hour for hour in hours if hour >= floor]
         rows = with_defaults(balance(pinned, hours), datetime.now(UTC))
         rows = rows.filter(pa.array(_hours_of(rows) >= floor))
+        files = {spec.name: spans(pinned.of(spec), column) for spec, column in _WATCHED}
+        name = keep(lake, Inputs(_open_hours(rows), files))
+        metadata = {
+            _VERSIONS: json.dumps(pinned.versions),
+            _INPUTS: name,
+            _SECONDS: f"{time.monotonic() - begun:.1f}",
+        }
         try:
-            metadata = {
-                _VERSIONS: json.dumps(pinned.versions),
-                _SECONDS: f"{time.monotonic() - begun:.1f}",
-            }
             version = _replace(lake, table, rows, hours, floor, metadata)
         except CommitConflictError:
             continue
+        forget_others(lake, name, before.get(_INPUTS, ""))
         return Updated(None if hours is None else len(hours), len(rows), version)
     raise CommitConflictError("ops.ledger: too many conflicting commits; trying again later")
 
@@ -105,6 +113,14 @@ def is_due(lake: Lake, now: datetime) -> bool:
     return True
 
 
+def updated_at(lake: Lake) -> datetime | None:
+    """When the newest update was committed; one that has nothing to do commits nothing."""
+    if not lake.exists(LEDGER):
+        return None
+    entry = _last(LakeTable(lake, LEDGER))
+    return datetime.fromtimestamp(entry["timestamp"] / 1000, UTC) if entry else None
+
+
 def ledger_rows(lake: Lake, since: datetime) -> pa.Table:
     """The rows of hours since then."""
     if not lake.exists(LEDGER):
@@ -113,18 +129,6 @@ def ledger_rows(lake: Lake, since: datetime) -> pa.Table:
     near = snapshot.overlapping("hour", [(_hour(since) * HOUR_US, 1 << 62)])
     rows = _read(near.paths)
     return rows.filter(pa.array(_hours_of(rows) >= _hour(since)))
-
-
-def unbalanced(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows with events that are missing or lost, the worst first."""
-    wrong = rows.filter(pc.or_(pc.not_equal(rows["missing"], 0), pc.not_equal(rows["gap"], 0)))
-    found = wrong.select([*_FIGURES, "source_id", "hour", "topic_id", "examples"]).to_pylist()
-    return sorted(found, key=lambda row: -abs(row["missing"]) - row["gap"])
-
-
-def totals(rows: pa.Table) -> dict[str, int]:
-    """Sums of all figures."""
-    return {name: int(pc.sum(rows[name]).as_py() or 0) for name in _FIGURES}
 
 
 def with_defaults(rows: pa.Table, at: datetime) -> pa.Table:
@@ -142,46 +146,32 @@ def _hours_of(rows: pa.Table) -> npt.NDArray[np.int64]:
     return micros // HOUR_US
 
 
-def _versions(table: LakeTable) -> dict[str, int] | None:
-    for entry in table.history(_HISTORY):
-        if _VERSIONS in entry:
-            versions: dict[str, int] = json.loads(entry[_VERSIONS])
-            return versions
-    return None
+def _last(table: LakeTable) -> dict[str, Any]:
+    """The newest commit of an update."""
+    return next((entry for entry in table.history(_HISTORY) if _VERSIONS in entry), {})
 
 
-def _touched(
-    lake: Lake, table: LakeTable, pinned: Pinned, before: dict[str, int] | None
-) -> list[int] | None:
+def _touched(lake: Lake, table: LakeTable, pinned: Pinned, inputs: str) -> list[int] | None:
     """Epoch hours that may balance otherwise than the table says; None for all of them."""
-    known = table.snapshot()
+    before = recall(lake, inputs)
     if before is None:
         return None
-    hours = _open_hours(known)
+    hours = set(before.open_hours)
     for spec, column in _WATCHED:
-        new = pinned.of(spec)
-        old = LakeTable(lake, spec).at(before.get(spec.name, -1))
-        if old is None:
-            return None
-        hours |= _hours_in(column, set(new.paths) - set(old.paths))
-        gone = pc.invert(pc.is_in(old.actions["path"], new.actions["path"]))
-        removed = Snapshot(old.version, old.actions.filter(gone), old.root)
-        if removed.paths:
-            hours |= _hours_near(removed, column, known)
+        found = news(lake, spec, pinned.of(spec), before.files.get(spec.name, {}))
+        hours |= _hours_in(column, found.paths)
+        if found.gone:
+            hours |= _hours_near(found.gone, table.snapshot())
     return sorted(hours)
 
 
-def _open_hours(known: Snapshot) -> set[int]:
-    """Hours that are not settled: the statistics tell in which files there are some."""
-    bounds = {name: known.bounds(name) for name in ("missing", "gap", "in_flight")}
-    paths = [
-        path
-        for i, path in enumerate(known.paths)
-        if any(low[i].as_py() != 0 or high[i].as_py() != 0 for low, high in bounds.values())
-    ]
-    rows = _read(paths)
-    unsettled = pc.or_(pc.not_equal(rows["missing"], 0), pc.not_equal(rows["in_flight"], 0))
-    return set(_hours_of(rows.filter(unsettled)).tolist())
+def _open_hours(rows: pa.Table) -> list[int]:
+    """Hours that may change although nobody touches them: by the border, or by rows of other hours.
+    Of those that only lack what Kafka deleted nothing comes any more.
+    """
+    named = pc.and_(pc.is_valid(rows["examples"]), pc.equal(rows["gap"], 0))
+    counted = pc.or_(pc.not_equal(rows["missing"], 0), pc.not_equal(rows["in_flight"], 0))
+    return sorted(set(_hours_of(rows.filter(pc.or_(counted, named))).tolist()))
 
 
 def _hours_in(column: str, paths: Iterable[str]) -> set[int]:
@@ -197,15 +187,14 @@ def _hours_in(column: str, paths: Iterable[str]) -> set[int]:
     return {hour for (hour,) in found}
 
 
-def _hours_near(removed: Snapshot, column: str, known: Snapshot) -> set[int]:
+def _hours_near(gone: Iterable[Span], known: Snapshot) -> set[int]:
     """Hours of the ledger in which files that are gone, perhaps from the disk, too, had rows."""
-    low, high = (bound.cast(pa.int64()).to_pylist() for bound in removed.bounds(column))
-    ranges = [
-        (-(1 << 62) if a is None else a // HOUR_US, (1 << 62) if b is None else b // HOUR_US)
-        for a, b in zip(low, high, strict=True)
-    ]
-    hours = set(_hours_of(_read(known.paths)).tolist())
-    return {hour for hour in hours if any(a <= hour <= b for a, b in ranges)}
+    ranges = {
+        (-_EVER if low is None else low, _EVER if high is None else high) for low, high in gone
+    }
+    near = known.overlapping("hour", [(a * HOUR_US, (b + 1) * HOUR_US - 1) for a, b in ranges])
+    hours = np.unique(_hours_of(_read(near.paths, ("hour",))))
+    return {hour for hour in hours.tolist() if any(a <= hour <= b for a, b in ranges)}
 
 
 def _replace(
@@ -253,6 +242,6 @@ def _of_days(snapshot: Snapshot, days: set[int]) -> list[str]:
     return [path for path, day in zip(snapshot.paths, found, strict=True) if day in wanted]
 
 
-def _read(paths: Iterable[str]) -> pa.Table:
-    pieces = [piece for path in paths for piece in read_batches(path, _NAMES)]
-    return pa.Table.from_batches(pieces, LEDGER.file_schema)
+def _read(paths: Iterable[str], names: Sequence[str] = _NAMES) -> pa.Table:
+    pieces = [piece for path in paths for piece in read_batches(path, names)]
+    return pa.Table.from_batches(pieces, pa.schema([LEDGER.file_schema.field(n) for n in names]))

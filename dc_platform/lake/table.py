@@ -158,14 +158,6 @@ class LakeTable:
         actions = pa.table(self._delta.get_add_actions(flatten=True))
         return Snapshot(self.version, actions, self.uri)
 
-    def at(self, version: int) -> Snapshot | None:
-        """The live files of an older version; None when the log no longer has it."""
-        try:
-            old = self.lake.open(self.spec, version)
-        except (DeltaError, OSError):
-            return None
-        return Snapshot(version, pa.table(old.get_add_actions(flatten=True)), self.uri)
-
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Commits with their metadata, newest first."""
         try:

@@ -32,6 +32,7 @@ from dc_platform.contracts.tables import (
 from dc_platform.errors import PlatformError
 from dc_platform.lake.cleaning import entries_kept, expire_log
 from dc_platform.lake.identity_files import IdentityFiles
+from dc_platform.lake.origins import keep_origin, remove_origin
 from dc_platform.lake.rewrite import Cancellation, UnreadableError, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import RETENTION, LakeTable
@@ -186,6 +187,8 @@ class Compactor:
         )
         if spec is SILVER_EVENTS:
             self._identity_files.merge(file.path, job.paths)
+        else:
+            keep_origin(self._lake, spec, file.path, job.paths)
         return Merged(spec, job, file, time.monotonic() - begun)
 
     def _clean_logs(self) -> None:
@@ -217,6 +220,8 @@ class Compactor:
         self._lake.remove(merged.spec, merged.file.path)
         if merged.spec is SILVER_EVENTS:
             self._identity_files.remove(merged.file.path)
+        else:
+            remove_origin(self._lake, merged.spec, merged.file.path)
 
 
 def _step_back() -> None:

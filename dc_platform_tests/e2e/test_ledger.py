@@ -195,6 +195,40 @@ def test_what_a_killed_gateway_acknowledged_is_in_the_ledger(scene: Scene) -> No
     )
 
 
+def test_a_gateway_makes_the_acks_topic_anew(scene: Scene) -> None:
+    bootstrap, topic = scene.settings.kafka_bootstrap, scene.settings.acks_topic
+    ((_, key), _) = scene.sources.items()
+    with gateway(scene) as url:
+        send(url, key, new_ids(10))
+        time.sleep(2)  # the journal is shipped each second
+        scene.land()
+        assert scene.audit()[1]["cannotTell"] == []
+        before = describe_topic(bootstrap, topic)
+        assert before is not None
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        admin.delete_topics([topic])
+        admin.close()
+        assert "is gone" in scene.audit()[1]["cannotTell"][0]
+        deadline = time.monotonic() + 60
+        while (now := describe_topic(bootstrap, topic)) is None:
+            send(url, key, new_ids(10))
+            assert time.monotonic() < deadline, "the topic stays away"
+            time.sleep(1)
+        assert now.topic_id != before.topic_id
+        journal = scene.directory / "data" / "gateway" / "gateway-1"
+        while any(path.stat().st_size for path in journal.glob("*.ndjson")):
+            assert time.monotonic() < deadline, "what waits is not shipped"
+            time.sleep(0.1)
+    scene.land()
+    code, found = scene.audit()
+    assert (code, found["cannotTell"]) == (0, [])
+    assert blocks_told(scene) == set(blocks_of_all(scene))
+
+
+def blocks_of_all(scene: Scene) -> set[str]:
+    return {row[0] for row in read_table(scene.lake, BRONZE_EVENTS, "block_id")}
+
+
 def blocks_told(scene: Scene) -> set[str]:
     return {row[0] for row in read_table(scene.lake, ACKS, "block_id")}
 

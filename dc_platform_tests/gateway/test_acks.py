@@ -193,8 +193,10 @@ def test_what_kafka_does_not_take_waits_in_its_order(tmp_path: Path) -> None:
         await asyncio.sleep(5)
         producer.held, producer.partitions = True, 1
         await asyncio.sleep(1)
+        assert not scene.acks.not_taken.is_set()
         producer.fail(0)
         await asyncio.sleep(1)
+        assert scene.acks.not_taken.is_set()
         producer.held = False
         producer.acknowledge_all()
         await asyncio.sleep(5)

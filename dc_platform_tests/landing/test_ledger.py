@@ -12,9 +12,11 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,18 +29,25 @@ from dc_platform.contracts.rejects import encode_rejects
 from dc_platform.contracts.tables import (
     ACKS,
     BRONZE_EVENTS,
+    GAPS,
     LEDGER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
 )
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
-from dc_platform.lake.ledger import Updated, is_due, ledger_rows, totals, unbalanced, update_ledger
+from dc_platform.lake.cleaning import expire_log
+from dc_platform.lake.gaps import DELETED, KnownGap, record_gaps
+from dc_platform.lake.ledger import Updated, is_due, ledger_rows, update_ledger
+from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced
+from dc_platform.lake.origins import keep_origin
 from dc_platform.lake.parquet import write_file
+from dc_platform.lake.rewrite import Cancellation, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.acks import ack_rows
 from dc_platform.landing.batch import Batch, Gap, Range
+from dc_platform_tests.helpers.compaction import compact_all
 from dc_platform_tests.helpers.events import HOUR, NOW
 from dc_platform_tests.helpers.landing import (
     CLOCK,
@@ -299,6 +308,35 @@ def test_a_row_deleted_from_quarantine_is_missing(lake: Lake) -> None:
     assert cells(lake)[None, H] == {"received": 1, "rejected": 1}
 
 
+def test_a_reject_that_came_again_is_found_in_the_hour_of_the_first(lake: Lake) -> None:
+    first = rejected(0, [1, 2])
+    again = _sent(
+        1,
+        encode_rejects(
+            [reject(n) for n in (1, 2)],
+            source_id=A,
+            request_hash="ab",
+            received_at_ms=NOW + 40 * HOUR,
+        ),
+        blocks.REJECTED,
+        blocks.ARROW,
+        Counter({(A, H + 40): 2}),
+        acked=True,
+        partition=0,
+    )
+    for one in (first, again):
+        tell(lake, [one])
+        land(lake, [one])
+        assert update_ledger(lake).hours in (None, 1)
+    assert cells(lake) == {
+        (A, H): {"received": 2, "rejected": 2},
+        (A, H + 40): {"received": 2, "rejected": 2},
+    }
+    delete(lake, SILVER_QUARANTINE, "request_index = 2")
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 2, "rejected": 1, "missing": 1}
+
+
 def test_a_block_that_vanished_is_missing_and_named(lake: Lake) -> None:
     sent = [valid(0, [(1, A, 0)]), valid(1, [(2, B, 1), (3, B, 1)]), valid(2, [(4, A, 0)])]
     tell(lake, sent)
@@ -338,6 +376,84 @@ def test_what_was_in_flight_in_a_topic_that_was_deleted_is_a_gap(lake: Lake) -> 
     assert cells(lake)[A, H] == {"received": 2, "landed": 1, "gap": 1}
 
 
+AGAIN = INFO._replace(topic_id="00000000-0000-0000-0000-00000000000a")
+
+
+def land_in_another_topic(lake: Lake) -> None:
+    """One event of B in the topic that came after."""
+    run = committer(lake, info=AGAIN)
+    # The number is part of the block's name, by which a block of any topic is found.
+    one = valid(99, [(7, B, 0)], acked=False)
+    judged = Decoder(AGAIN.topic_id, AnySource()).decode([one.record])
+    run.land(Batch(judged, {0: Range(0, 100)}, 0))
+    run.close()
+
+
+def test_what_was_acknowledged_in_a_topic_that_was_deleted_before_it_landed_is_a_gap(
+    lake: Lake,
+) -> None:
+    tell(lake, [valid(0, [(1, A, 0)])])
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
+    land_in_another_topic(lake)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "gap": 1}
+    assert json.loads(unbalanced(ledger_rows(lake, EVER))[0]["examples"])[0]["block"] == "g/boot0/0"
+
+
+def test_of_a_topic_that_is_new_it_is_in_flight_while_the_one_before_lands(lake: Lake) -> None:
+    sent = valid(0, [(1, A, 0)])
+    assert sent.ack is not None
+    land_in_another_topic(lake)
+    now = round(datetime.now(UTC).timestamp() * 1000)
+    tell(lake, [sent._replace(ack=msgspec.structs.replace(sent.ack, at_ms=now))])
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
+    land(lake, [sent])
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "landed": 1}
+
+
+def test_of_a_partition_without_border_the_gaps_tell(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)], partition=1), valid(1, [(2, A, 0)], partition=1)]
+    tell(lake, sent)
+    lake.ensure(GAPS)
+    record_gaps(lake, [KnownGap(TOPIC_ID, 1, 0, 1, DELETED)], CLOCK)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 2, "gap": 1, "in_flight": 1}
+
+
+def test_of_a_partition_that_an_old_topic_never_landed_nothing_comes(lake: Lake) -> None:
+    now = round(datetime.now(UTC).timestamp() * 1000)
+    lost = valid(0, [(1, A, 0)], partition=1)
+    assert lost.ack is not None
+    tell(lake, [lost._replace(ack=msgspec.structs.replace(lost.ack, at_ms=now))])
+    run = committer(lake, (0,))
+    run.land(batch_of([valid(0, [(2, B, 0)], acked=False)], run.offsets))
+    run.close()
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
+    land_in_another_topic(lake)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 1, "gap": 1}
+
+
+def test_what_is_in_flight_too_long_is_a_finding(lake: Lake) -> None:
+    unknown = valid(0, [(1, A, 0)])
+    assert unknown.ack is not None
+    tell(lake, [unknown._replace(ack=msgspec.structs.replace(unknown.ack, topic_id="", offset=-1))])
+    land_in_another_topic(lake)
+    update_ledger(lake)
+    rows = ledger_rows(lake, EVER)
+    hour = datetime.fromtimestamp(H * 3600, UTC)
+    late = hour + timedelta(hours=2)
+    assert unbalanced(rows, late - timedelta(seconds=1)) == []
+    (found,) = unbalanced(rows, late)
+    assert (found["source_id"], found["hour"], found["in_flight"]) == (A, hour, 1)
+    assert reasons_of(found, late) == ["in flight for more than an hour after its hour"]
+    assert cells(lake)[A, H] == {"received": 1, "in_flight": 1}
+
+
 def test_of_a_block_without_acknowledgement_the_header_counts(lake: Lake) -> None:
     whole = valid(0, [(1, A, 0), (2, A, 0), (3, A, 1)], acked=False)
     land(lake, [whole, valid(1, [(4, A, 0)])])
@@ -371,18 +487,52 @@ def test_what_comes_of_a_damaged_block_is_not_what_was_acknowledged(lake: Lake) 
     assert [e["offset"] for e in json.loads(found["examples"])] == [1, 2]
 
 
-def test_silver_doubled_is_too_many(lake: Lake) -> None:
-    sent = [valid(0, [(1, A, 0)])]
-    tell(lake, sent)
-    land(lake, sent)
+def double(lake: Lake) -> None:
+    """The rows of silver's only file once more."""
     table = LakeTable(lake, SILVER_EVENTS)
     (path,) = table.snapshot().paths
     rows = pq.ParquetFile(path).read().cast(SILVER_EVENTS.file_schema)
     table.commit(
         [write_file(lake, SILVER_EVENTS, rows, partition=CLOCK.date())], txns={}, exact=True
     )
+
+
+def test_silver_doubled_is_too_many(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)])]
+    tell(lake, sent)
+    land(lake, sent)
+    double(lake)
     update_ledger(lake)
     assert cells(lake) == {(A, H): {"received": 1, "landed": 2, "missing": -1}}
+
+
+def test_a_row_that_is_there_twice_does_not_make_up_for_one_that_is_lost(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)]), valid(1, [(2, A, 0)])]
+    tell(lake, sent)
+    land(lake, sent[:1])
+    double(lake)
+    land(lake, sent[1:])
+    twice, lost = (json.loads(event(n))["eventId"] for n in (1, 2))
+    update_ledger(lake)
+    assert cells(lake) == {(A, H): {"received": 2, "landed": 3, "missing": -1}}
+    delete(lake, SILVER_EVENTS, f"event_id = '{lost}'")
+    for _ in range(2):
+        update_ledger(lake)
+        assert cells(lake) == {(A, H): {"received": 2, "landed": 2}}
+        (found,) = unbalanced(ledger_rows(lake, EVER))
+        named = {e["event"]: e["events"] for e in json.loads(found["examples"])}
+        assert named == {twice: -1, lost: 1}
+
+
+def test_a_row_of_silver_that_bronze_does_not_have_is_too_many(lake: Lake) -> None:
+    sent = [valid(0, [(1, A, 0)]), valid(1, [(2, A, 0)])]
+    tell(lake, sent)
+    land(lake, sent)
+    stray = json.loads(event(2))["eventId"]
+    delete(lake, BRONZE_EVENTS, f"event_id = '{stray}'")
+    update_ledger(lake)
+    (found,) = unbalanced(ledger_rows(lake, EVER))
+    assert {e["event"]: e["events"] for e in json.loads(found["examples"])} == {stray: -1, None: 1}
 
 
 # --- keeping it up to date ---
@@ -418,15 +568,97 @@ def test_hours_whose_acknowledgements_are_forgotten_stay_as_they_were(lake: Lake
     }
 
 
-def test_a_log_that_forgot_the_version_before_makes_all_anew(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+def forget_log(lake: Lake) -> None:
+    """What the clean-up leaves of the logs when there were many commits since."""
+    for spec in (BRONZE_EVENTS, SILVER_EVENTS, ACKS):
+        DeltaTable(lake.uri_of(spec)).create_checkpoint()
+        expire_log(lake, spec, keep=0)
+
+
+def test_hours_are_left_alone_whatever_the_logs_forgot(lake: Lake) -> None:
+    first, second = valid(0, [(1, A, 0), (2, A, 40)]), valid(1, [(3, A, 80)])
+    tell(lake, [first])
+    land(lake, [first])
+    update_ledger(lake)
+    seen = LakeTable(lake, BRONZE_EVENTS).version
+    tell(lake, [second])
+    land(lake, [second])
+    forget_log(lake)
+    with pytest.raises(DeltaError):
+        lake.open(BRONZE_EVENTS, seen)
+    assert update_ledger(lake) == Updated(1, 1, LakeTable(lake, LEDGER).version)
+    event_id = json.loads(event(2))["eventId"]
+    delete(lake, SILVER_EVENTS, f"event_id = '{event_id}'")
+    forget_log(lake)
+    # The file that is gone had rows of three hours at most: those between its first and its last.
+    assert update_ledger(lake).hours == 2
+    assert cells(lake)[A, H + 40] == {"received": 1, "missing": 1}
+    assert len(lake.listing(LEDGER, "_inputs")) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"files": 7}'])
+def test_an_update_that_does_not_know_what_the_one_before_saw_makes_all_anew(
+    lake: Lake, content: bytes | None
 ) -> None:
     land(lake, [valid(0, [(1, A, 0)])])
     update_ledger(lake)
-    monkeypatch.setattr(LakeTable, "at", lambda self, version: None)
+    (entry,) = lake.listing(LEDGER, "_inputs")
+    path = Path(lake.uri_of(LEDGER)) / entry.path
+    path.unlink() if content is None else path.write_bytes(content)
     land(lake, [valid(1, [(2, A, 0)])])
     assert update_ledger(lake).hours is None
     assert cells(lake) == {(A, H): {"received": 2, "landed": 2}}
+
+
+def merge_all(lake: Lake, spec: Any) -> str:
+    """What compaction does with a table's files, first and last; gives the merged one."""
+    table = LakeTable(lake, spec)
+    paths = table.snapshot().actions["path"].to_pylist()
+    file = merge_files(lake, spec, paths, CLOCK.date(), ordered=False, cancelled=Cancellation())
+    keep_origin(lake, spec, file.path, paths)
+    assert table.rewrite(paths, file, metadata={})
+    return file.path
+
+
+def test_files_that_were_merged_are_no_news(lake: Lake) -> None:
+    land(lake, [valid(0, [(1, A, 0), (2, A, 40)])])
+    land(lake, [valid(1, [(3, A, 0), (4, A, 40)])])
+    update_ledger(lake)
+    for _ in range(2):
+        for spec in (BRONZE_EVENTS, SILVER_EVENTS):
+            merge_all(lake, spec)
+        assert update_ledger(lake) == Updated(0, 0, LakeTable(lake, LEDGER).version)
+    # One that was merged of known ones and a new one is one; and merged again.
+    land(lake, [valid(2, [(5, A, 0)])])
+    merge_all(lake, BRONZE_EVENTS)
+    merge_all(lake, SILVER_EVENTS)
+    assert update_ledger(lake).hours == 2
+    assert cells(lake)[A, H] == {"received": 3, "landed": 3}
+    # What is deleted from a merged file is missed.
+    delete(lake, SILVER_EVENTS, f"event_id = '{json.loads(event(3))['eventId']}'")
+    merge_all(lake, SILVER_EVENTS)
+    update_ledger(lake)
+    assert cells(lake)[A, H] == {"received": 3, "landed": 2, "missing": 1}
+
+
+def test_what_compaction_does_is_no_news(lake: Lake) -> None:
+    for n in range(3):
+        land(lake, [valid(2 * n, [(n, A, 40 * n)]), rejected(2 * n + 1, [n])])
+    update_ledger(lake)
+    writer = committer(lake)
+    assert compact_all(lake, writer) == 3
+    writer.close()
+    assert update_ledger(lake).hours == 0
+
+
+def test_a_file_that_is_gone_is_missed_though_others_were_merged(lake: Lake) -> None:
+    for n in range(3):
+        land(lake, [valid(n, [(n, A, 40 * n)])])
+    update_ledger(lake)
+    merge_all(lake, SILVER_EVENTS)
+    LakeTable(lake, SILVER_EVENTS).replace(CLOCK.date(), [], metadata={})
+    assert update_ledger(lake).hours == 3
+    assert totals(ledger_rows(lake, EVER))["missing"] == 3
 
 
 def test_an_update_that_takes_long_is_done_seldom(
