@@ -171,7 +171,11 @@ def last_failure(topic: Topic, offsets: dict[int, int]) -> PlatformError:
     """As `failure`; after an error that may pass one connects anew, as landing does."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        reader = topic.reader()
+        try:
+            reader = topic.reader()
+        except TopicChangedError as changed:
+            # librdkafka's looks at the topic before it reads.
+            return changed
         reader.assign(offsets)
         error = failure(reader)
         reader.close()
