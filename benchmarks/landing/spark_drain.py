@@ -100,7 +100,8 @@ class _Processes:
 
     def __init__(self) -> None:
         me = psutil.Process()
-        self._all = [me, *me.children(recursive=True)]
+        # Helpers of the JVM that have ended by the time they are asked have no memory.
+        self._all = [me, *(c for c in me.children(recursive=True) if c.name() == "java")]
 
     def cpu_seconds(self) -> float:
         times = [process.cpu_times() for process in self._all]
