@@ -44,13 +44,14 @@ def land(
     from dc_platform.landing.lander import Lander
     from dc_platform.landing.slots import Slot
     from dc_platform.logs import configure_logging
-    from dc_platform.registry.database import Database, migrate
-    from dc_platform.registry.sources import Sources
 
     configured = _settings(data_dir)
     configure_logging(configured.log_level)
     sources = None
     if configured.unknown_sources == "quarantine":
+        from dc_platform.registry.database import Database, migrate
+        from dc_platform.registry.sources import Sources
+
         migrate(configured.registry)
         sources = Sources(Database(configured.registry))
     stop = threading.Event()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from tenacity import (
@@ -51,8 +52,10 @@ from dc_platform.landing.reader import BatchReader
 from dc_platform.landing.rebuild import replay_bronze
 from dc_platform.landing.slots import Slot
 from dc_platform.points import Point, Reached, armed
-from dc_platform.registry.sources import SourceHistory, Sources
 from dc_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from dc_platform.registry.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -353,6 +356,9 @@ def decoder_for(settings: Settings, info: TopicInfo, sources: Sources | None) ->
     """The decoder that landing and the tail share."""
     known: KnownSources = AnySource()
     if settings.unknown_sources == "quarantine" and sources is not None:
+        # SQLAlchemy takes 0.3 s to import; who accepts every source has no use for it.
+        from dc_platform.registry.sources import SourceHistory
+
         known = SourceHistory(sources)
     policy = Policy(settings.future_limit_ms, settings.max_event_bytes)
     return Decoder(info.topic_id, known, policy)

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from filelock import FileLock
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
@@ -115,6 +113,10 @@ def migrate(url: str) -> None:
 
 def _upgrade(url: str) -> None:
     """One transaction, on SQLite too: a process that dies leaves no half of a schema."""
+    # 0.3 s to import, for what a process does once or never.
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     engine = _engine(url)

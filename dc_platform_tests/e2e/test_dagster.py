@@ -98,12 +98,12 @@ def test_the_long_run_reports_rows_offsets_plot_and_the_days_it_touched(
     def reported() -> dict[str, Any] | None:
         for event in materializations(platform, BRONZE):
             entries = {e["label"]: e for e in event["metadataEntries"]}
-            if "plot" in entries:
+            # A report may come when the first of them have landed.
+            if "plot" in entries and entries["received"]["intValue"] >= 25:
                 return entries
         return None
 
     entries = wait_for(reported, 90, "a report of the landing run")
-    assert entries["received"]["intValue"] >= 25
     assert entries["dagster/row_count"]["intValue"] >= 25
     offsets = json.loads(entries["offsets"]["jsonString"])
     assert offsets

@@ -17,14 +17,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from dc_platform.broker.client import partition_of
+from dc_platform.settings import Settings
 from dc_platform_tests.e2e.platform import Platform, Source, running, wait_for
 
 EVENTS = 50_000
 BATCH = 50
-SENDERS = 2
 # So that the last event is sent after the last kill.
 PER_SECOND = 400
-SLOTS = 2
+SLOTS = SENDERS = 2
 VICTIMS = (
     *("gateway", "landing", "landing_1", "dagster_daemon", "code_server", "serving", "kafka"),
     "supervisor",
@@ -109,11 +110,11 @@ def test_killing_every_part_loses_and_doubles_nothing(
 ) -> None:
     monkeypatch.setenv("DCP_LANDING_SLOTS", str(SLOTS))
     with running(tmp_path / "stack") as platform:
-        source, token = platform.source("killed"), platform.token("query")
+        sources, token = source_of_each_slot(platform), platform.token("query")
         ids = [str(uuid.uuid4()) for _ in range(EVENTS)]
         share = EVENTS // SENDERS
         senders = [
-            Sender(platform, source, ids[i * share : (i + 1) * share]) for i in range(SENDERS)
+            Sender(platform, sources[i], ids[i * share : (i + 1) * share]) for i in range(SENDERS)
         ]
         reader = Reader(platform, token)
         for thread in (*senders, reader):
@@ -132,6 +133,16 @@ def test_killing_every_part_loses_and_doubles_nothing(
         assert reader.answers > 50
         assert reader.doubled == []
         assert sum(s.attempts for s in senders) > EVENTS // BATCH, "no request had to be repeated"
+
+
+def source_of_each_slot(platform: Platform) -> list[Source]:
+    """A source's events are in one partition, and that is in one slot."""
+    found: dict[int, Source] = {}
+    while len(found) < SLOTS:
+        source = platform.source(f"killed-{uuid.uuid4().hex[:6]}")
+        partition = partition_of(source.source_id, Settings().topic_partitions)
+        found[partition % SLOTS] = source
+    return [found[number] for number in range(SLOTS)]
 
 
 def kill_all_in_turn(platform: Platform) -> dict[str, int]:
