@@ -19,6 +19,7 @@ from typing import Any
 from dc_platform.errors import PlatformError
 
 _LIMIT_SECONDS = 900.0
+_LOOK_SECONDS = 0.05
 
 
 class BenchFailedError(PlatformError):
@@ -29,8 +30,8 @@ class BenchFailedError(PlatformError):
 class Cost:
     """What a child printed as its last line (JSON), and what it cost.
 
-    `cpu_seconds` and `peak_rss_mb` are those of the child and of the children that it waited for;
-    `started_at` (epoch seconds) and `wall_seconds` count from the start of its process.
+    `cpu_seconds` are those of the child and of the children that it waited for, `peak_rss_mb` the
+    child's own; `started_at` (epoch seconds) and `wall_seconds` count from the start of its process.
     """
 
     result: dict[str, Any]
@@ -69,7 +70,7 @@ def run_child(
             env={**os.environ, **environment},
             start_new_session=True,
         )
-        with _ended(child.pid, limit_seconds):
+        with _ended(child.pid, limit_seconds), _Peak(child.pid) as peak:
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - begun
@@ -80,9 +81,36 @@ def run_child(
         tail = log.read_text(errors="replace")[-2000:]
         raise BenchFailedError(f"{name} ended with {child.returncode} after {wall:.0f} s:\n{tail}")
     cpu = usage.ru_utime + usage.ru_stime
-    return Cost(
-        json.loads(said.strip().splitlines()[-1]), cpu, usage.ru_maxrss / 1024, started_at, wall
-    )
+    return Cost(json.loads(said.strip().splitlines()[-1]), cpu, peak.mb, started_at, wall)
+
+
+class _Peak:
+    """The most memory that a process has held, as the kernel says it, looked at 20 times a second.
+
+    Not the `ru_maxrss` of its end: that of a new process begins with what its parent holds.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.mb = 0.0
+
+    def __enter__(self) -> _Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            # It has ended when there is no such file, or no such line.
+            with suppress(OSError):
+                for line in self._status.read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        self.mb = max(self.mb, int(line.split()[1]) / 1024)
 
 
 @contextmanager
