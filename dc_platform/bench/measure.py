@@ -105,12 +105,16 @@ class _Peak:
         self._thread.join()
 
     def _run(self) -> None:
+        self._look()
         while not self._stop.wait(_LOOK_SECONDS):
-            # It has ended when there is no such file, or no such line.
-            with suppress(OSError):
-                for line in self._status.read_text().splitlines():
-                    if line.startswith("VmHWM:"):
-                        self.mb = max(self.mb, int(line.split()[1]) / 1024)
+            self._look()
+
+    def _look(self) -> None:
+        # It has ended when there is no such file, or no such line.
+        with suppress(OSError):
+            for line in self._status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    self.mb = max(self.mb, int(line.split()[1]) / 1024)
 
 
 @contextmanager
