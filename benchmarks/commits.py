@@ -61,7 +61,7 @@ def batches(partition: int, events: int) -> Iterator[Batch]:
     made: list[Batch] = []
     for offset, block in enumerate(islice(_blocks(partition, events, now_ms), _MADE)):
         value = b"\n".join(workload.as_plain_json(event) for event in block)
-        judged = decoder.decode([Record(partition, offset, now_ms, None, {}, value)])
+        judged = decoder.decode([Record(partition, offset, now_ms, {}, value)])
         made.append(Batch(judged, {partition: Range(offset, offset + 1)}, len(value)))
     yield from made
     for offset in count(_MADE):

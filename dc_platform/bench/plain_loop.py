@@ -19,6 +19,7 @@ from deltalake import WriterProperties, write_deltalake
 
 from dc_platform.broker.client import describe_topic
 from dc_platform.broker.reader import reader_for
+from dc_platform.broker.records import Records
 
 _CHUNK = 20_000
 _BATCH = 200_000
@@ -72,7 +73,7 @@ def drain(bootstrap: str, topic: str, uri: str, format_: str) -> tuple[int, floa
     while any(positions[p] < end for p, end in ends.items()):
         poll = reader.poll(500)
         positions.update(poll.next_offsets)
-        for table in _tables(connection, [r.value for r in poll.records], format_):
+        for table in _tables(connection, Records.of(poll.records).values, format_):
             pending.append(table)
             rows += len(table)
         if rows >= _BATCH:

@@ -27,6 +27,7 @@ from dc_platform.broker.records import (
     NO_HEADERS,
     Poll,
     Record,
+    Records,
     TopicInfo,
     check_topic,
 )
@@ -161,7 +162,7 @@ class KafkaPythonReader:
             raise
         self._check_topic()
         records = [_record(raw) for batch in polled.values() for raw in batch]
-        return Poll(records, positions)
+        return Poll(Records.of(records), positions)
 
     def positions(self, partitions: Iterable[int]) -> dict[int, int]:
         """Partition → the offset that the next poll reads from."""
@@ -206,7 +207,7 @@ def _record(raw: Any) -> Record:
     headers = NO_HEADERS
     if raw.headers:
         headers = {name: value or b"" for name, value in reversed(raw.headers)}
-    return Record(raw.partition, raw.offset, raw.timestamp, raw.key, headers, raw.value or b"")
+    return Record(raw.partition, raw.offset, raw.timestamp, headers, raw.value or b"")
 
 
 class RecordWriter:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, Protocol
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from dc_platform.errors import TopicChangedError
+
+I64 = npt.NDArray[np.int64]
 
 KafkaClient = Literal["auto", "kafka-python", "librdkafka"]
 
@@ -21,9 +28,122 @@ class Record(NamedTuple):
     partition: int
     offset: int
     timestamp_ms: int
-    key: bytes | None
     headers: dict[str, bytes]
     value: bytes
+
+
+class Records(Sequence[Record]):
+    """Records as columns, which all have one length.
+
+    A million records a second are looked at again and again on their way: a tuple for each costs
+    0.2 µs to make, and as much whenever one thing is asked of it that is not in the processor's cache.
+    """
+
+    def __init__(
+        self,
+        partitions: I64,
+        offsets: I64,
+        timestamps_ms: I64,
+        headers: Sequence[dict[str, bytes]] | None,
+        values: list[bytes],
+    ) -> None:
+        self.partitions = partitions
+        self.offsets = offsets
+        self.timestamps_ms = timestamps_ms
+        # None when no record has any.
+        self._headers = headers
+        self.values = values
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Records:
+        """The same records; those that are columns already are not copied."""
+        if isinstance(records, Records):
+            return records
+        size = len(records)
+        headers = [r.headers for r in records]
+        return cls(
+            np.fromiter((r.partition for r in records), np.int64, size),
+            np.fromiter((r.offset for r in records), np.int64, size),
+            np.fromiter((r.timestamp_ms for r in records), np.int64, size),
+            headers if any(headers) else None,
+            [r.value for r in records],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """The records of all parts, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls.of(())
+        headers = None
+        if any(part.have_headers for part in parts):
+            headers = [h for part in parts for h in part.headers]
+        return cls(
+            np.concatenate([part.partitions for part in parts]),
+            np.concatenate([part.offsets for part in parts]),
+            np.concatenate([part.timestamps_ms for part in parts]),
+            headers,
+            list(itertools.chain.from_iterable(part.values for part in parts)),
+        )
+
+    @property
+    def have_headers(self) -> bool:
+        """Whether any of the records has headers."""
+        return self._headers is not None
+
+    @property
+    def headers(self) -> Sequence[dict[str, bytes]]:
+        """The headers of each record."""
+        return [NO_HEADERS] * len(self.values) if self._headers is None else self._headers
+
+    @cached_property
+    def sizes(self) -> I64:
+        """The bytes of each value."""
+        return np.fromiter(map(len, self.values), np.int64, len(self.values))
+
+    def with_times(self, timestamps_ms: I64) -> Records:
+        """The same records with other times."""
+        return Records(self.partitions, self.offsets, timestamps_ms, self._headers, self.values)
+
+    def take(self, places: I64) -> Records:
+        """The records at `places`."""
+        listed = places.tolist()
+        return Records(
+            self.partitions[places],
+            self.offsets[places],
+            self.timestamps_ms[places],
+            None if self._headers is None else [self._headers[i] for i in listed],
+            [self.values[i] for i in listed],
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Records: ...
+    def __getitem__(self, at: int | slice) -> Record | Records:
+        if isinstance(at, slice):
+            return Records(
+                self.partitions[at],
+                self.offsets[at],
+                self.timestamps_ms[at],
+                None if self._headers is None else self._headers[at],
+                self.values[at],
+            )
+        return Record(
+            int(self.partitions[at]),
+            int(self.offsets[at]),
+            int(self.timestamps_ms[at]),
+            NO_HEADERS if self._headers is None else self._headers[at],
+            self.values[at],
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        numbers = (c.tolist() for c in (self.partitions, self.offsets, self.timestamps_ms))
+        return map(Record, *numbers, self.headers, self.values)
 
 
 class Acknowledged(NamedTuple):
@@ -48,7 +168,7 @@ class Poll(NamedTuple):
     `next_offsets` can lie beyond the last record + 1: transactions leave markers in the log.
     """
 
-    records: list[Record]
+    records: Sequence[Record]
     next_offsets: dict[int, int]
 
 

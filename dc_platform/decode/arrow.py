@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import (
     MAX_EVENT_TYPE_LENGTH,
@@ -108,7 +108,8 @@ def _in_columns(
         # Before the payload is looked at, or copied: the line's other bytes are few.
         & (lengths(events["payload"]) <= policy.max_event_bytes)
     )
-    reference = np.array([r.timestamp_ms for r in chunk.records], np.int64)[chunk.rows]
+    records = Records.of(chunk.records)
+    reference = records.timestamps_ms[chunk.rows]
     ok &= _are_times(events["timestamp"], reference + policy.future_limit_ms)
     tags = events["tags"] if events["tags"].null_count < len(ok) else None
     if tags is not None:
@@ -119,7 +120,7 @@ def _in_columns(
     event_id = pc.ascii_lower(events["eventId"])
     time, scope = _times(events["timestamp"], reference, ok, source, names, event_id)
     columns = {
-        **record_columns(chunk.records, chunk.rows, chunk.indexes, topic_id),
+        **record_columns(records, chunk.rows, chunk.indexes, topic_id),
         "tenant_id": tenant,
         "source_id": per_record(names, source.codes),
         "event_id": event_id,
@@ -184,7 +185,8 @@ def _times(
 def _versions(chunk: Chunk, version: Distinct) -> pa.DictionaryArray:
     """The version that a row gives, else that of its record."""
     of_records: list[Any] = [
-        header(blocks.SCHEMA_VERSION)(r) or blocks.DEFAULT_SCHEMA_VERSION for r in chunk.records
+        header(blocks.SCHEMA_VERSION)(r.headers) or blocks.DEFAULT_SCHEMA_VERSION
+        for r in chunk.records
     ]
     known = len(version.values)
     codes = np.where(version.codes < known, version.codes, known + chunk.rows)

@@ -8,7 +8,7 @@ them (a forged or damaged block) goes to the strict judge, alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import (
     MAX_EVENT_TYPE_LENGTH,
@@ -72,13 +72,12 @@ _QUERY = f"""
 class Lines:
     """The lines of a batch of records: one buffer, cut into prefixes and payloads."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        values = [r.value for r in records]
-        buffer = b"\n".join(values) + b"\n"
+    def __init__(self, records: Records) -> None:
+        buffer = b"\n".join(records.values) + b"\n"
         data = np.frombuffer(buffer, np.uint8)
         ends = np.flatnonzero(data == _NEWLINE)
         starts = np.concatenate([[0], ends[:-1] + 1])
-        record_starts = np.concatenate([[0], np.cumsum([len(v) + 1 for v in values])[:-1]])
+        record_starts = np.concatenate([[0], np.cumsum(records.sizes + 1)[:-1]])
         rows = np.searchsorted(record_starts, starts, side="right") - 1
         keep = ends > starts
         if not keep.all():
@@ -133,7 +132,7 @@ def _first_places(buffer: bytes, starts: Any, ends: Any) -> Any:
 
 
 def read_blocks(
-    connection: duckdb.DuckDBPyConnection, records: Sequence[Record], topic_id: str
+    connection: duckdb.DuckDBPyConnection, records: Records, topic_id: str
 ) -> tuple[pa.Table, Any, Lines]:
     """(judged table, ok, lines). Rows that are not `ok` must be judged strictly, line by line."""
     lines = Lines(records)
@@ -152,7 +151,7 @@ def read_blocks(
     columns = {
         **record_columns(records, lines.rows, lines.indexes, topic_id),
         "tenant_id": per_record(
-            [header(blocks.TENANT)(r) or blocks.DEFAULT_TENANT for r in records], lines.rows
+            [header(blocks.TENANT)(h) or blocks.DEFAULT_TENANT for h in records.headers], lines.rows
         ),
         "source_id": as_dictionary(typed["source_id"]),
         "event_id": typed["event_id"],
@@ -181,10 +180,9 @@ def cuts(sizes: Any) -> Iterator[tuple[int, int]]:
         start, done = stop, int(ends[stop - 1])
 
 
-def groups(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+def groups(records: Records) -> Iterator[Records]:
     """`records` in order, in groups of about `GROUP_BYTES`."""
-    sizes = np.fromiter([len(record.value) for record in records], np.int64, len(records))
-    for start, stop in cuts(sizes):
+    for start, stop in cuts(records.sizes):
         yield records[start:stop]
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Records
 from dc_platform.contracts import blocks
 from dc_platform.contracts.tables import JUDGED
 
@@ -42,11 +42,11 @@ def is_utf8(text: bytes) -> bool:
     return True
 
 
-def header(name: str) -> Callable[[Record], str | None]:
-    """Reads a header of a record as text; None when it is missing or not text."""
+def header(name: str) -> Callable[[dict[str, bytes]], str | None]:
+    """Reads one of a record's headers as text; None when it is missing."""
 
-    def read(record: Record) -> str | None:
-        value = record.headers.get(name)
+    def read(headers: dict[str, bytes]) -> str | None:
+        value = headers.get(name)
         return None if value is None else value.decode("utf-8", "replace")
 
     return read
@@ -78,56 +78,49 @@ def as_plain(column: pa.Array) -> pa.Array:
 
 
 def record_columns(
-    records: Sequence[Record], rows: Indices, indexes: Indices, topic_id: str
+    records: Records, rows: Indices, indexes: Indices, topic_id: str
 ) -> dict[str, pa.Array]:
     """The columns that come from the record and the event's position in it."""
-    take = pa.array(rows)
     address = {
         "topic_id": constant(topic_id, len(rows)),
-        "kafka_partition": pa.array([r.partition for r in records], pa.int32()).take(take),
-        "kafka_offset": pa.array([r.offset for r in records], pa.int64()).take(take),
+        "kafka_partition": pa.array(records.partitions[rows].astype(np.int32)),
+        "kafka_offset": pa.array(records.offsets[rows]),
         "kafka_index": pa.array(indexes.astype(np.int32)),
-        "kafka_timestamp": milliseconds(
-            pa.array([r.timestamp_ms for r in records], pa.int64()).take(take)
-        ),
+        "kafka_timestamp": milliseconds(pa.array(records.timestamps_ms[rows])),
     }
-    if not any([r.headers for r in records]):  # noqa: C419 - a generator takes longer
-        return address
-    return address | _header_columns(records, rows)
+    return address | _header_columns(records.headers, rows) if records.have_headers else address
 
 
-def _header_columns(records: Sequence[Record], rows: Indices) -> dict[str, pa.Array]:
+def _header_columns(headers: Sequence[dict[str, bytes]], rows: Indices) -> dict[str, pa.Array]:
     columns = {
-        "content_type": _header_column(records, rows, blocks.CONTENT_TYPE),
-        "batch_id": _header_column(records, rows, blocks.BATCH),
+        "content_type": _header_column(headers, rows, blocks.CONTENT_TYPE),
+        "batch_id": _header_column(headers, rows, blocks.BATCH),
     }
     # Only what was read as a gateway's block has a block's identity: bronze alone must tell how a
     # record was read (landing.rebuild).
     ours = [
-        blocks.BLOCK in r.headers
-        and (blocks.holds_events(r.headers) or blocks.holds_rejects(r.headers))
-        for r in records
+        blocks.BLOCK in h and (blocks.holds_events(h) or blocks.holds_rejects(h)) for h in headers
     ]
     if any(ours):
-        block = [header(blocks.BLOCK)(r) if o else None for r, o in zip(records, ours, strict=True)]
+        block = [header(blocks.BLOCK)(h) if o else None for h, o in zip(headers, ours, strict=True)]
         counts = [
-            blocks.counted_events(r.headers.get(blocks.COUNTS, b"")) if o else None
-            for r, o in zip(records, ours, strict=True)
+            blocks.counted_events(h.get(blocks.COUNTS, b"")) if o else None
+            for h, o in zip(headers, ours, strict=True)
         ]
         columns["block_id"] = per_record(block, rows)
         columns["block_events"] = pa.array(counts, pa.int32()).take(pa.array(rows))
     return columns
 
 
-def _header_column(records: Sequence[Record], rows: Indices, name: str) -> pa.Array:
-    return per_record(list(map(header(name), records)), rows)
+def _header_column(headers: Sequence[dict[str, bytes]], rows: Indices, name: str) -> pa.Array:
+    return per_record(list(map(header(name), headers)), rows)
 
 
-def schema_versions(records: Sequence[Record], rows: Indices) -> pa.Array:
+def schema_versions(records: Records, rows: Indices) -> pa.Array:
     """The schema version that each event's record was stamped with."""
-    if not any([r.headers for r in records]):  # noqa: C419
+    if not records.have_headers:
         return constant(blocks.DEFAULT_SCHEMA_VERSION, len(rows))
-    stamped = map(header(blocks.SCHEMA_VERSION), records)
+    stamped = map(header(blocks.SCHEMA_VERSION), records.headers)
     return per_record([version or blocks.DEFAULT_SCHEMA_VERSION for version in stamped], rows)
 
 

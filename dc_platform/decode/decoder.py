@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks
 from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, Rejected
 from dc_platform.contracts.reasons import Reason
@@ -50,7 +50,7 @@ class Decoder:
 
     def decode(self, records: Sequence[Record]) -> pa.Table:
         """The judged table (`contracts.tables.JUDGED`, strings possibly as dictionaries)."""
-        kinds = _by_kind(_with_sane_times(records))
+        kinds = _by_kind(_with_sane_times(Records.of(records)))
         tables: list[pa.Table] = []
         for kind, members in kinds.items():
             tables += self._read(kind, members)
@@ -64,10 +64,11 @@ class Decoder:
         if any(blocks.holds_events(record.headers) for record in records):
             # A line of a gateway's block is not judged as a stranger's.
             return self._read_lines(list(lines), records)
-        tables = [self._read_texts(*piece) for piece in pieces(as_texts(lines), records)]
+        columns = Records.of(records)
+        tables = [self._read_texts(*piece) for piece in pieces(as_texts(lines), columns)]
         return concat(tables) if tables else JUDGED.empty_table()
 
-    def _read(self, kind: str, records: list[Record]) -> list[pa.Table]:
+    def _read(self, kind: str, records: Records) -> list[pa.Table]:
         if kind == "blocks":
             return [t for group in groups(records) for t in self._read_blocks(group)]
         if kind == "rejects":
@@ -86,7 +87,7 @@ class Decoder:
             return [undecodable(records, self._topic_id, verdict)]
         return [self._read_texts(texts_of(group), group) for group in groups(records)]
 
-    def _read_texts(self, texts: Texts, records: Sequence[Record]) -> pa.Table:
+    def _read_texts(self, texts: Texts, records: Records) -> pa.Table:
         return read_json(
             texts,
             records,
@@ -95,7 +96,7 @@ class Decoder:
             policy=self._policy,
         )
 
-    def _read_blocks(self, records: Sequence[Record]) -> list[pa.Table]:
+    def _read_blocks(self, records: Records) -> list[pa.Table]:
         table, ok, lines = read_blocks(self._connection, records, self._topic_id)
         if ok.all():
             return [table]
@@ -116,24 +117,31 @@ class Decoder:
         )
 
 
-def _with_sane_times(records: Sequence[Record]) -> Sequence[Record]:
+def _with_sane_times(records: Records) -> Records:
     """Where producers set the time of records (a topic that was not made by the platform), it may
     be missing (-1) or no time at all.
     """
-    times = [record.timestamp_ms for record in records]
-    if not times or (min(times) >= 0 and max(times) <= MAX_TIMESTAMP_MS):
+    times = records.timestamps_ms
+    if not len(times) or (times.min() >= 0 and times.max() <= MAX_TIMESTAMP_MS):
         return records
-    return [r._replace(timestamp_ms=min(max(r.timestamp_ms, 0), MAX_TIMESTAMP_MS)) for r in records]
+    return records.with_times(np.clip(times, 0, MAX_TIMESTAMP_MS))
 
 
-def _by_kind(records: Sequence[Record]) -> dict[str, list[Record]]:
-    if not any([record.headers for record in records]):  # noqa: C419 - a generator takes longer
-        return {"lines": [record for record in records if record.value]}
-    kinds: dict[str, list[Record]] = {}
-    for record in records:
-        if record.value:
-            kinds.setdefault(_kind(record.headers), []).append(record)
-    return kinds
+def _by_kind(records: Records) -> dict[str, Records]:
+    filled = records.sizes > 0
+    if not filled.all():
+        records = records.take(np.flatnonzero(filled))
+    if not records.have_headers:
+        return {"lines": records} if len(records) else {}
+    kinds = [_kind(headers) for headers in records.headers]
+    first = kinds[0] if kinds else ""
+    if kinds.count(first) == len(kinds):
+        return {first: records} if kinds else {}
+    # In the order in which they are met, as dict.fromkeys keeps it.
+    return {
+        kind: records.take(np.flatnonzero([k == kind for k in kinds]))
+        for kind in dict.fromkeys(kinds)
+    }
 
 
 def _kind(headers: dict[str, bytes]) -> str:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Records
 from dc_platform.contracts import blocks, identity
-from dc_platform.contracts.envelope import MAX_DEPTH, Envelope, is_too_deep
+from dc_platform.contracts.envelope import MAX_DEPTH, Envelope, Metadata, is_too_deep
 from dc_platform.contracts.tables import TAGS
 from dc_platform.decode.blocks import cuts
 from dc_platform.decode.columns import (
@@ -32,41 +32,62 @@ from dc_platform.decode.columns import (
     record_columns,
     schema_versions,
 )
+from dc_platform.decode.prefixes import slices
 from dc_platform.decode.strangers import JSON_SPACE, Line, Policy, lines_of, read_lines
 
-_decode = msgspec.json.Decoder(Envelope).decode
+_decoder = msgspec.json.Decoder(Envelope)
+_decode, _decode_lines = _decoder.decode, _decoder.decode_lines
+_NEWLINE = b"\n"
 # A text that fails sends so many neighbours through a loop that is slower, not the whole batch.
 _TOGETHER = 250
+_SPACE = np.isin(np.arange(256), list(JSON_SPACE))
 _HEX_AS_ZERO = bytes(ord("0") if byte in b"0123456789abcdef" else byte for byte in range(256))
 _UUID_SHAPE = b"00000000-0000-0000-0000-000000000000"
 
 
 class Texts(NamedTuple):
-    """Candidate events: the number of each one's record, its position in it, its bytes."""
+    """Candidate events: the number of each one's record, its position in it, and where it stands in
+    a buffer, in which a line end comes after each but the last.
+    """
 
     rows: Indices
     positions: Indices
-    raws: list[bytes]
+    buffer: bytes
+    starts: Indices
+    ends: Indices
 
     def at(self, places: Indices) -> Texts:
         """Those at `places`."""
-        if len(places) == len(self.raws):
+        if len(places) == len(self.rows):
             return self
-        raws = [self.raws[i] for i in places.tolist()]
-        return Texts(self.rows[places], self.positions[places], raws)
+        raws = self.raws(places)
+        return _side_by_side(self.rows[places], self.positions[places], raws)
 
-    def lines(self) -> Iterator[Line]:
-        """The same, one by one."""
-        return map(Line, self.rows.tolist(), self.positions.tolist(), self.raws)
+    def raws(self, places: Indices) -> list[bytes]:
+        """The bytes of those at `places`."""
+        cuts_ = zip(self.starts[places].tolist(), self.ends[places].tolist(), strict=True)
+        return [self.buffer[start:end] for start, end in cuts_]
+
+    def lines(self, places: Indices) -> Iterator[Line]:
+        """Those at `places`, one by one."""
+        rows, positions = self.rows[places].tolist(), self.positions[places].tolist()
+        return map(Line, rows, positions, self.raws(places))
+
+    def column(self) -> pa.Array:
+        """Their bytes as a column."""
+        return slices(np.frombuffer(self.buffer, np.uint8), self.starts, self.ends)
 
 
-def texts_of(records: Sequence[Record]) -> Texts:
+def texts_of(records: Records) -> Texts:
     """Every candidate event of strangers' records."""
-    raws = [record.value.strip(JSON_SPACE) for record in records]
-    # To look for line ends in the joined texts takes a tenth of looking into each.
-    if not all(raws) or b"\n" in b"".join(raws):
-        return as_texts(lines_of(records))
-    return Texts(np.arange(len(raws)), np.zeros(len(raws), np.int64), raws)
+    size = len(records)
+    texts = _side_by_side(np.arange(size), np.zeros(size, np.int64), records.values)
+    # A record of one text without white space around it is one candidate.
+    data = np.frombuffer(texts.buffer, np.uint8)
+    whole = records.sizes.all() and texts.buffer.count(_NEWLINE) == size - 1
+    if whole and not _SPACE[data[texts.starts]].any() and not _SPACE[data[texts.ends - 1]].any():
+        return texts
+    return as_texts(lines_of(records))
 
 
 def as_texts(lines: Iterable[Line]) -> Texts:
@@ -74,73 +95,141 @@ def as_texts(lines: Iterable[Line]) -> Texts:
     listed = list(lines)
     rows = np.fromiter((line.row for line in listed), np.int64, len(listed))
     positions = np.fromiter((line.position for line in listed), np.int64, len(listed))
-    return Texts(rows, positions, [line.raw for line in listed])
+    return _side_by_side(rows, positions, [line.raw for line in listed])
 
 
-def pieces(texts: Texts, records: Sequence[Record]) -> Iterator[tuple[Texts, Sequence[Record]]]:
+def _side_by_side(rows: Indices, positions: Indices, raws: list[bytes]) -> Texts:
+    sizes = np.fromiter(map(len, raws), np.int64, len(raws))
+    ends = np.cumsum(sizes + 1) - 1
+    return Texts(rows, positions, _NEWLINE.join(raws), ends - sizes, ends)
+
+
+def pieces(texts: Texts, records: Records) -> Iterator[tuple[Texts, Records]]:
     """The texts in order, in pieces that are read at once, each with the records that it needs."""
-    for start, stop in cuts(_lengths(texts.raws)):
+    for start, stop in cuts(texts.ends - texts.starts):
         rows = texts.rows[start:stop]
         first, last = int(rows.min()), int(rows.max())
-        piece = Texts(rows - first, texts.positions[start:stop], texts.raws[start:stop])
+        raws = texts.raws(np.arange(start, stop))
+        piece = _side_by_side(rows - first, texts.positions[start:stop], raws)
         yield piece, records[first : last + 1]
 
 
 def read_json(
     texts: Texts,
-    records: Sequence[Record],
+    records: Records,
     *,
     topic_id: str,
     sources: KnownSources,
     policy: Policy,
 ) -> pa.Table:
     """The judged table of `texts`, which strangers' records held, in their order."""
-    size = len(texts.raws)
-    places, events = _decoded(texts.raws, policy.max_event_bytes)
+    size = len(texts.rows)
+    places, members = _decoded(texts, policy.max_event_bytes)
     tables = []
-    if events:
-        table, ok = _Events(texts.at(places), events, records, topic_id).judged(sources, policy)
+    if len(places):
+        table, ok = _Events(texts.at(places), members, records, topic_id).judged(sources, policy)
         if len(table) == size and ok.all():
             return table
         places = places[ok]
         tables.append(plain(table.filter(pa.array(ok))))
     others = np.setdiff1d(np.arange(size), places)
-    lines = texts.at(others).lines()
+    lines = texts.lines(others)
     tables.append(read_lines(lines, records, topic_id=topic_id, sources=sources, policy=policy))
     order = np.argsort(np.concatenate([places, others]))
     return pa.concat_tables(tables).take(pa.array(order))
 
 
-def _decoded(raws: list[bytes], max_bytes: int) -> tuple[Indices, list[Envelope]]:
-    """The texts that are events, by their places, and these events."""
-    places = np.flatnonzero(_decodable(raws, max_bytes))
-    if len(places) < len(raws):
-        raws = [raws[i] for i in places.tolist()]
+class _Members:
+    """The members of events, side by side."""
+
+    def __init__(self) -> None:
+        self.event_ids: list[str | None] = []
+        self.source_ids: list[str | None] = []
+        self.timestamps: list[int | None] = []
+        self.event_types: list[str] = []
+        self.metadata: list[Metadata | None] = []
+        self._payloads: list[bytes] = []
+        self._lengths: list[int] = []
+
+    def add(self, events: Sequence[Envelope]) -> None:
+        """Take the members of events that have just been read, while the processor has them at hand."""
+        self.event_ids += [e.eventId for e in events]
+        self.source_ids += [e.sourceId for e in events]
+        self.timestamps += [e.timestamp for e in events]
+        self.event_types += [e.eventType for e in events]
+        self.metadata += [e.metadata for e in events]
+        payloads = [e.payload for e in events]
+        self._payloads.append(b"".join(payloads))
+        self._lengths += map(len, payloads)
+
+    def payloads(self) -> tuple[pa.Array, Any]:
+        """The payloads' bytes as they came, and which of them open an object."""
+        offsets = np.zeros(len(self._lengths) + 1, np.int32)
+        np.cumsum(self._lengths, out=offsets[1:])
+        joined = b"".join(self._payloads)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(joined)]
+        column = pa.Array.from_buffers(pa.string(), len(self._lengths), buffers)
+        return column, np.frombuffer(joined, np.uint8)[offsets[:-1]] == ord("{")
+
+
+def _decoded(texts: Texts, max_bytes: int) -> tuple[Indices, _Members]:
+    """The texts that are events, by their places, and the members of these events."""
+    places = np.flatnonzero(_decodable(texts, max_bytes))
+    members = _Members()
+    faulty: list[Indices] = []
+    for start in range(0, len(places), _TOGETHER):
+        some = places[start : start + _TOGETHER]
+        events = _read_together(texts, some)
+        if events is None:
+            events, failed = _read_each(texts.raws(some))
+            faulty.append(start + failed)
+        members.add(events)
+    return np.delete(places, np.concatenate(faulty)) if faulty else places, members
+
+
+def _read_together(texts: Texts, places: Indices) -> list[Envelope] | None:
+    """The events at `places`; None when they are not one on each line.
+
+    No value reaches over the border of two texts: in a string the line end is an error, and elsewhere
+    the closing brace before it is never followed by an opening one. So each text has one value at
+    least, and if there are as many values as texts, just one.
+    """
+    if places[-1] - places[0] != len(places) - 1:
+        return None
+    lines = memoryview(texts.buffer)[texts.starts[places[0]] : texts.ends[places[-1]]]
+    try:
+        events = _decode_lines(lines)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return events if len(events) == len(places) else None
+
+
+def _read_each(raws: Sequence[bytes]) -> tuple[list[Envelope], Indices]:
+    """The events, and which of the texts are none."""
     events: list[Envelope] = []
     faulty: list[int] = []
-    for start in range(0, len(raws), _TOGETHER):
-        some = raws[start : start + _TOGETHER]
+    for place, raw in enumerate(raws):
         try:
-            events += list(map(_decode, some))
+            events.append(_decode(raw))
         except (msgspec.DecodeError, RecursionError):
-            for place, raw in enumerate(some, start):
-                try:
-                    events.append(_decode(raw))
-                except (msgspec.DecodeError, RecursionError):
-                    faulty.append(place)
-    return np.delete(places, faulty), events
+            faulty.append(place)
+    return events, np.array(faulty, np.int64)
 
 
-def _decodable(raws: list[bytes], max_bytes: int) -> Any:
+def _decodable(texts: Texts, max_bytes: int) -> Any:
     """Which texts `judge_event` would give to its decoder."""
-    lengths = _lengths(raws)
-    fine = lengths <= max_bytes
+    sizes = texts.ends - texts.starts
+    fine = sizes <= max_bytes
+    data = np.frombuffer(texts.buffer, np.uint8)
+    # `_read_together` relies on it; what is in no braces is no event.
+    fine &= (data[texts.starts] == ord("{")) & (data[texts.ends - 1] == ord("}"))
     # What is shorter cannot be nested so deeply and be closed again.
-    for place in np.flatnonzero(lengths > 2 * MAX_DEPTH).tolist():
-        fine[place] &= not is_too_deep(raws[place])
+    deep = np.flatnonzero(sizes > 2 * MAX_DEPTH)
+    for place, raw in zip(deep.tolist(), texts.raws(deep), strict=True):
+        fine[place] &= not is_too_deep(raw)
     # No character reaches across a line end, so one check (0.05 µs a text) answers for all.
-    joined = b"\n".join(raws)
-    if not (joined.isascii() or is_utf8(joined)):
+    if not (texts.buffer.isascii() or is_utf8(texts.buffer)):
+        raws = texts.raws(np.arange(len(sizes)))
         fine &= np.fromiter(map(is_utf8, raws), bool, len(raws))
     return fine
 
@@ -148,24 +237,21 @@ def _decodable(raws: list[bytes], max_bytes: int) -> Any:
 class _Events:
     """Events side by side, for what `strangers` does with one after the other."""
 
-    def __init__(
-        self, texts: Texts, events: list[Envelope], records: Sequence[Record], topic_id: str
-    ) -> None:
+    def __init__(self, texts: Texts, members: _Members, records: Records, topic_id: str) -> None:
         self._texts = texts
-        self._events = events
+        self._members = members
         self._records = records
         self._topic_id = topic_id
-        times = np.array([r.timestamp_ms for r in records], np.int64)
-        self._received: Indices = times[texts.rows]
-        self._sources = _canonical(pa.array([e.sourceId for e in events], pa.string()))
+        self._received: Indices = records.timestamps_ms[texts.rows]
+        self._sources = _canonical(pa.array(members.source_ids, pa.string()))
 
     def judged(self, sources: KnownSources, policy: Policy) -> tuple[pa.Table, Any]:
         """(judged table, ok). Rows that are not `ok` have to be judged strictly."""
-        events, size = self._events, len(self._events)
+        members, size = self._members, len(self._received)
         received = pa.array(self._received)
-        timestamps = pa.array([e.timestamp for e in events], pa.int64())
+        timestamps = pa.array(members.timestamps, pa.int64())
         event_ids, client_ids = self._ids()
-        payloads, opens = _payloads(events)
+        payloads, opens = members.payloads()
         tenants = self._tenants(sources)
         versions, tags = self._metadata()
         columns = {
@@ -176,7 +262,7 @@ class _Events:
             "source_id": self._sources,
             "event_id": event_ids,
             "client_event_id": client_ids,
-            "event_type": pa.array([e.eventType for e in events], pa.string()).dictionary_encode(),
+            "event_type": pa.array(members.event_types, pa.string()).dictionary_encode(),
             "event_time": milliseconds(pc.coalesce(timestamps, received)),
             "received_at": milliseconds(received),
             "payload": payloads,
@@ -185,7 +271,7 @@ class _Events:
             "dedup_scope": self._scopes(timestamps, event_ids),
             "sample_rate": pa.array(np.ones(size)),
             "verdict": constant(blocks.VALID, size),
-            "raw": _joined(self._texts.raws, pa.binary()),
+            "raw": self._texts.column(),
         }
         limits = self._received + policy.future_limit_ms
         past = pc.less_equal(timestamps, pa.array(limits)).fill_null(True)
@@ -194,7 +280,7 @@ class _Events:
 
     def _ids(self) -> tuple[pa.Array, pa.Array | None]:
         """(event_id, client_event_id): ids that are no usual UUIDs are named one by one."""
-        ids = [e.eventId for e in self._events]
+        ids = self._members.event_ids
         column = pa.array(ids, pa.string())
         odd = np.flatnonzero(~_are_usual(column)).tolist()
         if not odd:
@@ -233,7 +319,7 @@ class _Events:
     def _metadata(self) -> tuple[pa.Array, pa.Array | None]:
         """(schema_version, tags)."""
         of_record = schema_versions(self._records, self._texts.rows)
-        given = [e.metadata for e in self._events]
+        given = self._members.metadata
         if given.count(None) == len(given):
             return of_record, None
         versions = pa.array([m.version if m else None for m in given], pa.string())
@@ -254,26 +340,6 @@ class _Events:
                 for name, event_id in zip(names, ids, strict=True)
             ]
         return pa.array(hours.astype(np.int32))
-
-
-def _payloads(events: list[Envelope]) -> tuple[pa.Array, Any]:
-    """The payloads' bytes as they came, and which of them open an object."""
-    column = _joined([e.payload for e in events], pa.string())
-    _, offsets, data = column.buffers()
-    starts = np.frombuffer(offsets, np.int32)[:-1]
-    return column, np.frombuffer(data, np.uint8)[starts] == ord("{")
-
-
-def _joined(parts: Sequence[bytes | msgspec.Raw], kind: pa.DataType) -> pa.Array:
-    """Bytes as a column, without an object for each cell."""
-    offsets = np.zeros(len(parts) + 1, np.int32)
-    np.cumsum(_lengths(parts), out=offsets[1:])
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(parts))]
-    return pa.Array.from_buffers(kind, len(parts), buffers)
-
-
-def _lengths(parts: Sequence[bytes | msgspec.Raw]) -> Indices:
-    return np.fromiter(map(len, parts), np.int64, len(parts))
 
 
 def _canonical(sources: pa.Array) -> pa.Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, Rejected
 from dc_platform.contracts.reasons import Reason
@@ -75,13 +75,16 @@ def _judged(records: Sequence[Record], parts: Sequence[pa.Table], topic_id: str)
         for source, row_id in zip(table["source_id"].to_pylist(), ids, strict=True)
     ]
     columns = {name: table[name].combine_chunks() for name in table.column_names}
-    columns.update(record_columns(records, rows, indexes, topic_id))
+    columns.update(record_columns(Records.of(records), rows, indexes, topic_id))
     columns.update(
         tenant_id=per_record(
-            [header(blocks.TENANT)(r) or blocks.DEFAULT_TENANT for r in records], rows
+            [header(blocks.TENANT)(r.headers) or blocks.DEFAULT_TENANT for r in records], rows
         ),
         schema_version=per_record(
-            [header(blocks.SCHEMA_VERSION)(r) or blocks.DEFAULT_SCHEMA_VERSION for r in records],
+            [
+                header(blocks.SCHEMA_VERSION)(r.headers) or blocks.DEFAULT_SCHEMA_VERSION
+                for r in records
+            ],
             rows,
         ),
         dedup_scope=pa.array(scopes, pa.int32()),
@@ -106,10 +109,13 @@ def undecodable(
             request_hash=record_hash(topic_id, record),
             request_index=0,
             received_us=record.timestamp_ms * 1000,
-            schema_version=header(blocks.SCHEMA_VERSION)(record) or blocks.DEFAULT_SCHEMA_VERSION,
+            schema_version=header(blocks.SCHEMA_VERSION)(record.headers)
+            or blocks.DEFAULT_SCHEMA_VERSION,
         )
         for record in records
     ]
     size = len(rows)
-    address = record_columns(records, np.arange(size), np.zeros(size, np.int64), topic_id)
+    address = record_columns(
+        Records.of(records), np.arange(size), np.zeros(size, np.int64), topic_id
+    )
     return judged_table(rejected_columns(rows) | address, size)

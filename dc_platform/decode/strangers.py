@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import Envelope, Rejected, TimestampMs, is_json, judge_event
 from dc_platform.contracts.reasons import Reason
@@ -129,7 +129,7 @@ def _table(
 ) -> pa.Table:
     rows = np.fromiter((line.row for line in lines), np.int64, len(lines))
     indexes = np.fromiter((line.position for line in lines), np.int64, len(lines))
-    columns.update(record_columns(records, rows, indexes, topic_id))
+    columns.update(record_columns(Records.of(records), rows, indexes, topic_id))
     return plain(judged_table(columns, len(lines)))
 
 
@@ -268,11 +268,11 @@ class _Judge:
         """The tenant that a gateway's block names; None for a stranger's record."""
         if not blocks.holds_events(record.headers):
             return None
-        return header(blocks.TENANT)(record) or blocks.DEFAULT_TENANT
+        return header(blocks.TENANT)(record.headers) or blocks.DEFAULT_TENANT
 
     @staticmethod
     def _schema_version(record: Record) -> str:
-        return header(blocks.SCHEMA_VERSION)(record) or blocks.DEFAULT_SCHEMA_VERSION
+        return header(blocks.SCHEMA_VERSION)(record.headers) or blocks.DEFAULT_SCHEMA_VERSION
 
 
 def _gateway_metadata(raw: bytes) -> GatewayMetadata:

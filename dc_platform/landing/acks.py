@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from dc_platform.broker.client import describe_topic
 from dc_platform.broker.reader import reader_for
-from dc_platform.broker.records import RecordReader, TopicInfo
+from dc_platform.broker.records import RecordReader, Records, TopicInfo
 from dc_platform.contracts.acks import Ack, read_acks
 from dc_platform.contracts.identity import HOUR_MS
 from dc_platform.contracts.tables import ACKS
@@ -133,8 +133,9 @@ class _Landing:
         moved = time.monotonic()
         while position < end:
             poll = reader.poll(1000)
-            values += [record.value for record in poll.records]
-            size += sum(len(record.value) for record in poll.records)
+            records = Records.of(poll.records)
+            values += records.values
+            size += int(records.sizes.sum())
             before, position = position, reader.positions([partition])[partition]
             if position >= end or size > _BYTES:
                 self._commit(values, partition, position)

@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from dc_platform.broker.records import Record
+import numpy as np
+
+from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks
 
 # As many different headers are remembered: most blocks of one source and size have the same.
@@ -43,8 +45,12 @@ class Counts:
 
     def add(self, records: Sequence[Record]) -> None:
         """Count records that were just polled."""
+        columns = Records.of(records)
+        if not columns.have_headers:
+            self._add_texts(columns)
+            return
         known, by_records, by_events = self._known, self._records, self._events
-        for partition, _, _, _, headers, value in records:
+        for partition, _, _, headers, value in columns:
             rule: int | bytes | None = _BLANK_TEXT
             if headers:
                 get = headers.get
@@ -60,6 +66,15 @@ class Counts:
                     by_events[partition] += rule
             elif rule is not None and value.strip(rule):
                 by_records[partition] += 1
+
+    def _add_texts(self, records: Records) -> None:
+        partitions = records.partitions
+        texts = [value.strip(_BLANK_TEXT) for value in records.values]
+        if not all(texts):
+            partitions = partitions[[bool(text) for text in texts]]
+        numbers, counts = np.unique(partitions, return_counts=True)
+        for partition, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            self._records[partition] += count
 
     def of(self, partitions: Iterable[int]) -> dict[int, Counted]:
         """The sums for partitions, also for those without records."""

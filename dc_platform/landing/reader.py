@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from dc_platform.broker.records import Poll, Record, RecordReader
+from dc_platform.broker.records import Poll, RecordReader, Records
 from dc_platform.decode.blocks import GROUP_BYTES
 from dc_platform.decode.decoder import Decoder, concat, in_address_order
 from dc_platform.errors import (
@@ -51,28 +51,30 @@ class _Open:
         self._late = 0.0
         self.gaps: list[Gap] = []
         self._counts = Counts()
-        self._waiting: list[Record] = []
+        self._waiting: list[Records] = []
+        self._waiting_records = 0
         self._waiting_bytes = 0
 
-    def add(self, records: list[Record]) -> None:
-        oldest = min(r.timestamp_ms for r in records)
+    def add(self, records: Records) -> None:
+        oldest = int(records.timestamps_ms.min())
         if self.since is None:
             self.since = time.monotonic()
             self._late = time.time() - oldest / 1000
         self.oldest_ms = oldest if self.oldest_ms is None else min(self.oldest_ms, oldest)
         self._counts.add(records)
-        self._waiting += records
-        self._waiting_bytes += sum(len(r.value) for r in records)
+        self._waiting.append(records)
+        self._waiting_records += len(records)
+        self._waiting_bytes += int(records.sizes.sum())
 
     def waiting_enough(self) -> bool:
-        return len(self._waiting) >= _GATHER_RECORDS or self._waiting_bytes >= GROUP_BYTES
+        return self._waiting_records >= _GATHER_RECORDS or self._waiting_bytes >= GROUP_BYTES
 
     def decode(self, decoder: Decoder) -> None:
         if not self._waiting:
             return
-        judged = decoder.decode(self._waiting)
+        judged = decoder.decode(Records.joined(self._waiting))
         self.bytes += self._waiting_bytes
-        self._waiting, self._waiting_bytes = [], 0
+        self._waiting, self._waiting_records, self._waiting_bytes = [], 0, 0
         if len(judged):
             self.tables.append(judged)
             self.rows += len(judged)
@@ -81,7 +83,7 @@ class _Open:
         return self.positions != self.starts
 
     def full(self, pacing: Pacing) -> bool:
-        return pacing.full(self.rows + len(self._waiting), self.bytes + self._waiting_bytes)
+        return pacing.full(self.rows + self._waiting_records, self.bytes + self._waiting_bytes)
 
     def due(self, pacing: Pacing, *, idle: bool) -> bool:
         age = None if self.since is None else time.monotonic() - self.since
@@ -208,7 +210,7 @@ class BatchReader:
     def _take(self, poll: Poll) -> None:
         if poll.records:
             self._reached(Point.POLLED)
-            self._open.add(poll.records)
+            self._open.add(Records.of(poll.records))
             # Decoding a few records costs as much as decoding a few thousand: polls of small
             # records are gathered, but for the last ones of a batch.
             if self._open.waiting_enough():

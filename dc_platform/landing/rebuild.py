@@ -144,7 +144,6 @@ def _record(head: dict[str, Any], value: bytes) -> Record:
         partition=head["kafka_partition"],
         offset=head["kafka_offset"],
         timestamp_ms=(head["kafka_timestamp"] - _EPOCH) // timedelta(milliseconds=1),
-        key=None,
         headers=headers,
         value=value,
     )

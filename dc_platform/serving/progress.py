@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
-from dc_platform.broker.records import Record, RecordReader
+from dc_platform.broker.records import Record, RecordReader, Records
 from dc_platform.errors import BrokerUnavailableError
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,11 @@ class Progress:
             self._goal, self._goal_at, self._goal_ms = ends, now, now_ms
             self._reached = False
 
-    def read(self, records: Iterable[Record]) -> None:
+    def read(self, records: Sequence[Record]) -> None:
         """Note records that the tail has taken."""
-        for record in records:
-            self._read_ms[record.partition] = record.timestamp_ms
+        columns = Records.of(records)
+        times = zip(columns.partitions.tolist(), columns.timestamps_ms.tolist(), strict=True)
+        self._read_ms.update(times)
 
     def follow(self, positions: Mapping[int, int]) -> None:
         """Compare where the tail stands with what Kafka has."""

@@ -115,7 +115,7 @@ def test_landing_accepts_every_line_of_the_load() -> None:
         counts={stencil.source_id: stencil.events},
     )
     value = stencil.fill(0, NOW_MS, salt=1)
-    record = Record(0, 0, NOW_MS, None, dict(headers), value)
+    record = Record(0, 0, NOW_MS, dict(headers), value)
     judged = Decoder("topic", AnySource(), Policy(3_600_000, 2**20)).decode([record])
     assert judged["verdict"].to_pylist() == [blocks.VALID] * 1_000
     assert len(set(judged["event_id"].to_pylist())) == 1_000

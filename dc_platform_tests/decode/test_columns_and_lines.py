@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, is_json
 from dc_platform.decode.blocks import read_blocks
@@ -31,7 +31,7 @@ DECODER = Decoder(TOPIC_ID, AnySource())
 
 
 def in_columns(records: list[Record]) -> tuple[list[dict[str, Any]], list[bool]]:
-    table, ok, _ = read_blocks(CONNECTION, records, TOPIC_ID)
+    table, ok, _ = read_blocks(CONNECTION, Records.of(records), TOPIC_ID)
     return rows(plain(table)), [bool(o) for o in ok]
 
 

@@ -163,7 +163,7 @@ def test_damaged_records_never_raise_and_never_take_a_neighbour(number: int) -> 
 @given(st.binary(max_size=200), st.sampled_from([r.headers for r, _ in RECORDS.values()]))
 @settings(max_examples=60)
 def test_any_bytes_under_any_headers(value: bytes, headers: dict[str, bytes]) -> None:
-    found = judged([Record(0, 0, NOW, None, headers, value)])
+    found = judged([Record(0, 0, NOW, headers, value)])
     if blocks.holds_events(headers):
         assert len(found) == sum(1 for part in value.split(b"\n") if part)
     assert addresses(found) == [(0, 0, index) for index in range(len(found))]
@@ -197,7 +197,7 @@ def test_a_verdict_depends_on_nothing_but_the_record(
 
 
 def hashable(record: Record) -> Any:
-    return Record(*record[:4], _Headers(record.headers), record.value)
+    return Record(*record[:3], _Headers(record.headers), record.value)
 
 
 class _Headers(dict[str, bytes]):
@@ -231,7 +231,7 @@ def test_a_block_header_alone_makes_no_gateway() -> None:
         {blocks.CONTENT_TYPE: b"application/json"},
         {blocks.VERDICT: b""},
     ):
-        [row] = judged([Record(0, 0, NOW, None, {**headers, **wrong}, LINE)])
+        [row] = judged([Record(0, 0, NOW, {**headers, **wrong}, LINE)])
         assert row["block_id"] is None
         assert row["block_events"] is None
     [row] = judged([block([LINE])])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dc_platform.broker.records import Record
+from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import MAX_DEPTH
 from dc_platform.decode import blocks as block_reader
@@ -31,7 +31,8 @@ OTHER = SOURCE.replace("a", "b")
 
 
 def in_columns(records: Sequence[Record]) -> list[dict[str, Any]]:
-    table = read_json(texts_of(records), records, topic_id=TOPIC_ID, sources=HISTORY, policy=POLICY)
+    columns = Records.of(records)
+    table = read_json(texts_of(columns), columns, topic_id=TOPIC_ID, sources=HISTORY, policy=POLICY)
     table = plain(table)
     table.validate(full=True)
     return rows(table)
@@ -185,6 +186,8 @@ def test_any_value_of_any_member_is_judged_alike(value: str) -> None:
         [b'{"eventType":"t","sourceId":"s","payload":"', b'"}'],
         [b"", b" ", WHOLE.encode(), b"\n", b"\xff", WHOLE.encode()],
         [b"[" + WHOLE.encode(), WHOLE.encode() + b"]"],
+        [WHOLE.encode() + WHOLE.encode(), b'{"eventType":"t","payload":{}', b'{"sourceId":"s"}}'],
+        [WHOLE.encode() + b" " + WHOLE.encode(), b'{"payload":{}', b',"sourceId":"s"}'],
     ],
 )
 def test_texts_that_would_be_another_text_together_are_judged_alone(parts: list[bytes]) -> None:
@@ -270,7 +273,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = judged(shuffled)
     assert judged(lines) == expected
     monkeypatch.setattr(block_reader, "GROUP_BYTES", 700)
-    assert len(list(block_reader.groups(records))) > 5
+    assert len(list(block_reader.groups(Records.of(records)))) > 5
     assert rows(plain(decoder.decode(records))) == expected
     assert judged(lines) == expected
     assert judged(shuffled) == mixed

@@ -58,7 +58,7 @@ def block(
         counts=dict(counts or {SOURCE: len(lines)}),
         batch_id=batch_id,
     )
-    return Record(partition, offset, timestamp_ms, None, dict(headers), b"\n".join(lines))
+    return Record(partition, offset, timestamp_ms, dict(headers), b"\n".join(lines))
 
 
 def rejects_block(
@@ -81,7 +81,7 @@ def rejects_block(
     value = encode_rejects(
         rejects, source_id=source_id, request_hash=request_hash, received_at_ms=NOW
     )
-    return Record(partition, offset, timestamp_ms, None, dict(headers), value)
+    return Record(partition, offset, timestamp_ms, dict(headers), value)
 
 
 def strange(
@@ -97,7 +97,7 @@ def strange(
     all_headers = dict(headers or {})
     if content_type is not None:
         all_headers[blocks.CONTENT_TYPE] = content_type.encode()
-    return Record(partition, offset, timestamp_ms, None, all_headers, value)
+    return Record(partition, offset, timestamp_ms, all_headers, value)
 
 
 def arrow(columns: Mapping[str, Any] | pa.Table, offset: int = 0, **more: Any) -> Record:

@@ -43,7 +43,7 @@ class Topic:
         self._at = offsets[0]
 
     def poll(self, timeout_ms: int) -> Poll:
-        found = [Record(0, n, 0, None, {}, self.log[n]) for n in range(self._at, len(self.log))]
+        found = [Record(0, n, 0, {}, self.log[n]) for n in range(self._at, len(self.log))]
         self._at = len(self.log)
         return Poll(found, {0: self._at})
 

@@ -129,7 +129,7 @@ def _sent(
     headers = blocks.block_headers(
         name, content_type=content_type, verdict=verdict, tenant="default", counts=dict(counts)
     )
-    record = Record(partition, offset, NOW, None, dict(headers), value)
+    record = Record(partition, offset, NOW, dict(headers), value)
     told = [Count(str(source), hour, events) for (source, hour), events in cells.items()]
     ack = Ack(str(name), "default", TOPIC_ID, partition, offset, verdict, NOW, told)
     return Sent(record, ack if acked else None, cells)

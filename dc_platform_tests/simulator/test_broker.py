@@ -49,7 +49,7 @@ class SimTopic:
 
     def write(self, partition: int, *values: bytes) -> None:
         for value in values:
-            self._broker.append(partition, Record(partition, 0, 0, None, {}, value))
+            self._broker.append(partition, Record(partition, 0, 0, {}, value))
 
     def begin(self, partition: int, *values: bytes) -> None:
         self._broker.begin_transaction(partition)
