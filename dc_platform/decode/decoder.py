@@ -22,13 +22,8 @@ from dc_platform.contracts.tables import JUDGED
 from dc_platform.decode.arrow import read_arrow
 from dc_platform.decode.blocks import groups, read_blocks
 from dc_platform.decode.columns import KnownSources, plain
-from dc_platform.decode.json_columns import (
-    Texts,
-    as_texts,
-    pieces,
-    read_json,
-    texts_of,
-)
+from dc_platform.decode.json_columns import read_json
+from dc_platform.decode.json_texts import Texts, as_texts, pieces, texts_of
 from dc_platform.decode.rejects import read_rejects, undecodable
 from dc_platform.decode.strangers import Line, Policy, read_lines
 

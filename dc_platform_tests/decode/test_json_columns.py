@@ -17,7 +17,8 @@ from dc_platform.decode import blocks as block_reader
 from dc_platform.decode import json_columns
 from dc_platform.decode.columns import KnownSources, plain
 from dc_platform.decode.decoder import Decoder
-from dc_platform.decode.json_columns import read_json, texts_of
+from dc_platform.decode.json_columns import read_json
+from dc_platform.decode.json_texts import texts_of
 from dc_platform.decode.strangers import Line, Policy, lines_of, read_lines
 from dc_platform_tests.helpers.events import HOUR, NOW, TRAPS, events, quote
 from dc_platform_tests.helpers.records import SOURCE, TOPIC_ID, Registered, block, rows, strange
