@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from dc_platform.lake import audit
-from dc_platform.lake.audit import Finding
+from dc_platform.lake import audit, audit_identities
+from dc_platform.lake.findings import Finding
 from dc_platform.lake.store import Lake
 from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY
 from dc_platform.orchestration.ledger import balance_ledger
@@ -62,13 +62,16 @@ PROMISES: list[Promise | RetentionGuard] = [
         lambda lake, since: audit.offset_gaps(lake),
     ),
     Promise(
-        "unique_event_ids", SILVER_KEY, "No event is in silver twice.", audit.repeated_identities
+        "unique_event_ids",
+        SILVER_KEY,
+        "No event is in silver twice.",
+        audit_identities.repeated_identities,
     ),
     Promise(
         "reused_event_ids",
         SILVER_KEY,
         "No source used one id for events with different timestamps (a fault of the sender).",
-        audit.reused_identities,
+        audit_identities.reused_identities,
         dg.AssetCheckSeverity.WARN,
     ),
     Promise(
