@@ -19,6 +19,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.audit_identities import missing_events
 from dc_platform.lake.findings import EXAMPLES, Finding, suspicious, tables
 from dc_platform.lake.gaps import BEFORE_FIRST, EXPIRED, known_gaps
+from dc_platform.lake.scratch import MUCH
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 
@@ -125,7 +126,7 @@ def lost_records(lake: Lake) -> Finding:
     if not counted:
         return Finding(0, [])
     oldest = datetime.fromtimestamp(history[0]["timestamp"] / 1000, UTC).date()
-    with tables(lake) as connection:
+    with tables(lake, MUCH) as connection:
         wrong = counted
         # Bronze has the rows on the day of silver's commit or, after a crash, on any day before it.
         for first in (oldest - timedelta(days=1), date.min):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import date
 
 from dc_platform.lake.findings import Finding, found, has_rows, suspicious, tables
+from dc_platform.lake.scratch import in_little
 from dc_platform.lake.store import Lake
 
 _SCOPES = "dedup_scope in (select distinct dedup_scope from silver where ingest_date >= $since)"
@@ -62,7 +63,11 @@ def missing_events(lake: Lake, since: date) -> Finding:
 
     Of the topic that landed last bronze may be ahead of the border; of those before it never again.
     """
-    with tables(lake) as connection:
+    return in_little(lambda memory: _missing(lake, since, memory))
+
+
+def _missing(lake: Lake, since: date, memory: str) -> Finding:
+    with tables(lake, memory) as connection:
         connection.execute(_ABSENT, {"since": since})
         # Of these, duplicates and what a backfill moved, the ids are looked for: in silver of the same
         # days, and those of the few others in all of it, with only these few in memory.

@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 import duckdb
 
 from dc_platform.contracts.tables import BRONZE_EVENTS, LANDING_BORDER, SILVER_EVENTS
-from dc_platform.lake.scratch import scratch
+from dc_platform.lake.scratch import LITTLE, in_little, scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, table_sql
 
 # How many are named.
 EXAMPLES = 20
 _VIEWS = {"border": LANDING_BORDER, "silver": SILVER_EVENTS, "bronze": BRONZE_EVENTS}
-# 6,000,000 rows are looked through as fast as with 1 GB; the rest is spilled.
-_MEMORY = "256MB"
 # Landing, gateway and serving need the other cores.
 _THREADS = 1
 
@@ -35,11 +33,11 @@ class Finding(NamedTuple):
 
 
 @contextmanager
-def tables(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+def tables(lake: Lake, memory: str = LITTLE) -> Iterator[duckdb.DuckDBPyConnection]:
     """Views of the tables. The border first: silver, read after it, has all that lies below it, and
     bronze, read last, all that silver has. Raises StoreUnavailableError where one cannot be opened.
     """
-    with scratch(memory=_MEMORY, threads=_THREADS) as connection:
+    with scratch(memory=memory, threads=_THREADS) as connection:
         # Else results are kept in the order of the files, at a price in memory.
         connection.execute("set preserve_insertion_order = false")
         for name, spec in _VIEWS.items():
@@ -52,11 +50,15 @@ def suspicious(lake: Lake, suspects: str, exact: str, since: date) -> Finding:
     """What `exact` finds among `suspects`, a query that names all that may be found, and more; most
     often it names nothing. `exact` reads them from the table `suspects`.
     """
-    with tables(lake) as connection:
-        connection.execute(f"create temp table suspects as {suspects}", {"since": since})
-        if not has_rows(connection, "suspects"):
-            return Finding(0, [])
-        return found(connection, exact, {"since": since})
+
+    def look(memory: str) -> Finding:
+        with tables(lake, memory) as connection:
+            connection.execute(f"create temp table suspects as {suspects}", {"since": since})
+            if not has_rows(connection, "suspects"):
+                return Finding(0, [])
+            return found(connection, exact, {"since": since})
+
+    return in_little(look)
 
 
 def has_rows(connection: duckdb.DuckDBPyConnection, name: str) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
+import duckdb
 import pytest
 
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake import audit, audit_identities, findings
 from dc_platform.lake.parquet import write_file
+from dc_platform.lake.scratch import LITTLE, MUCH, in_little
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform_tests.helpers.compaction import compact_all, snapshot
@@ -140,3 +142,22 @@ def test_a_block_with_one_position_twice_and_another_missing_is_found(lake: Lake
     table.replace(DAY, [write_file(lake, BRONZE_EVENTS, rows, partition=DAY)], metadata={})
     [example] = audit.incomplete_blocks(lake, DAY).examples
     assert (example["rows"], example["indexes"]) == (3, 2)
+
+
+def test_what_needs_more_memory_gets_it_once_and_fails_then() -> None:
+    given: list[str] = []
+
+    def greedy(memory: str) -> str:
+        given.append(memory)
+        if memory != MUCH:
+            raise duckdb.OutOfMemoryException("no room")
+        return memory
+
+    assert in_little(greedy) == MUCH
+    assert given == [LITTLE, MUCH]
+
+    def insatiable(memory: str) -> str:
+        raise duckdb.OutOfMemoryException(memory)
+
+    with pytest.raises(duckdb.OutOfMemoryException, match=MUCH):
+        in_little(insatiable)
