@@ -17,6 +17,7 @@ from dc_platform.orchestration.maintenance import (
     maintenance_job,
     maintenance_schedule,
 )
+from dc_platform.orchestration.priority import yielding_executor
 from dc_platform.orchestration.sensor import landing_sensor
 
 defs = dg.Definitions(
@@ -33,5 +34,5 @@ defs = dg.Definitions(
     jobs=[landing_job, checks_job, maintenance_job],
     schedules=[checks_schedule, maintenance_schedule],
     sensors=[landing_sensor],
-    executor=dg.in_process_executor,
+    executor=yielding_executor,
 )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from dc_platform.bench.measure import BenchFailedError
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE
-from dc_platform.lake import audit
+from dc_platform.lake import audit, audit_identities
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, table_sql
@@ -38,8 +38,8 @@ def audit_soak(uri: str, sent: Sent, *, since: date) -> dict[str, Any]:
         finding.examples
         for finding in (
             audit.offset_gaps(lake),
-            audit.repeated_identities(lake, since),
-            audit.reused_identities(lake, since),
+            audit_identities.repeated_identities(lake, since),
+            audit_identities.reused_identities(lake, since),
             audit.lost_events(lake, since),
         )
         if finding.number

@@ -1,38 +1,29 @@
-"""Questions to the tables whose right answer is "none": gaps, doubles, losses.
+"""Questions to the tables whose right answer is "none": gaps, losses (doubles: `audit_identities.py`).
 
 Each gives the findings themselves, so that a check can name them. Of the tables they look at the
 ingest dates since `since` (a full look costs a scan of the whole lake), of the history at the newest
-2,000 commits. Whatever that costs, it stays within a gigabyte of memory.
+2,000 commits. Whatever that costs, it stays on one core and in bounded memory (`lake/findings.py`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-import duckdb
 import pyarrow as pa
 
 from dc_platform.contracts import blocks
-from dc_platform.contracts.tables import BRONZE_EVENTS, LANDING_BORDER, SILVER_EVENTS
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.audit_identities import missing_events
+from dc_platform.lake.findings import EXAMPLES, Finding, suspicious, tables
 from dc_platform.lake.gaps import BEFORE_FIRST, EXPIRED, known_gaps
-from dc_platform.lake.scratch import scratch
+from dc_platform.lake.scratch import MUCH
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import LakeTable, table_sql
+from dc_platform.lake.table import LakeTable
 
-_FINDINGS = 20
 _HISTORY = 2_000
-_VIEWS = {"border": LANDING_BORDER, "silver": SILVER_EVENTS, "bronze": BRONZE_EVENTS}
-
-
-class Finding(NamedTuple):
-    """How many there are, and the first of them. `examples` may say more than what is wrong."""
-
-    number: int
-    examples: list[dict[str, Any]]
 
 
 class _Covered(NamedTuple):
@@ -75,7 +66,7 @@ def offset_gaps(lake: Lake) -> Finding:
         )
     ]
     harmless = sum(why == BEFORE_FIRST for why in deleted.values())
-    return Finding(len(holes) - harmless, holes[:_FINDINGS])
+    return Finding(len(holes) - harmless, holes[:EXAMPLES])
 
 
 def _gap(partition: int, start: int, end: int, why: str) -> dict[str, Any]:
@@ -97,89 +88,31 @@ def _ranges(history: list[dict[str, Any]]) -> Iterator[_Covered]:
             yield _Covered(topic, int(partition), start, end, *sums)
 
 
-def repeated_identities(lake: Lake, since: date) -> Finding:
-    """Identities that silver has twice in one scope; the promise says that there are none."""
-    return _find(
-        lake,
-        """
-        select source_id, event_id, count(*) as rows from silver
-        where dedup_scope in (select distinct dedup_scope from silver where ingest_date >= $since)
-        group by source_id, event_id, dedup_scope having count(*) > 1
-        """,
-        since,
-    )
-
-
-def reused_identities(lake: Lake, since: date) -> Finding:
-    """Ids that a source used for events with different timestamps: one of them was kept out, or
-    both are in, depending on whether they met. A fault of the sender, which it should hear of.
-    """
-    return _find(
-        lake,
-        """
-        select source_id, event_id, count(distinct event_time) as times,
-               min(event_time) as first, max(event_time) as last
-        from bronze
-        where verdict = 'valid' and ingest_date >= $since and event_time <> received_at
-        group by source_id, event_id having count(distinct event_time) > 1
-        """,
-        since,
-    )
-
-
-def missing_events(lake: Lake, since: date) -> Finding:
-    """Accepted events of bronze that silver does not have under any address.
-
-    Of the topic that landed last bronze may be ahead of the border; of those before it never again.
-    """
-    with _tables(lake) as connection:
-        # Most are in silver of the same days. The ids of the few others are looked for in all of it,
-        # with only these few in memory.
-        connection.execute(
-            """
-            create temp table absent as
-            select b.source_id, b.event_id, b.topic_id, b.kafka_partition, b.kafka_offset,
-                   b.kafka_index
-            from bronze b
-            left join (select * from border
-                       where silver_version = (select max(silver_version) from border)) n
-                using (topic_id, kafka_partition)
-            where b.verdict = 'valid' and b.ingest_date >= $since
-              and b.kafka_offset < coalesce(n.next_offset, b.kafka_offset + 1)
-              and not exists (select 1 from silver s where s.ingest_date >= $since
-                              and s.source_id = b.source_id and s.event_id = b.event_id)
-            """,
-            {"since": since},
-        )
-        connection.execute(
-            """
-            create temp table older as
-            select distinct source_id, event_id from silver semi join absent
-                using (source_id, event_id)
-            where ingest_date < $since
-            """,
-            {"since": since},
-        )
-        return _found(
-            connection,
-            "select * exclude (topic_id) from absent anti join older using (source_id, event_id)",
-        )
-
-
 def incomplete_blocks(lake: Lake, since: date) -> Finding:
     """Blocks of which bronze does not have as many events as the gateway counted, each once."""
-    return _find(
-        lake,
-        """
-        select block_id, kafka_partition, kafka_offset, count(*) as rows,
-               count(distinct kafka_index) as indexes, any_value(block_events) as counted
-        from bronze where ingest_date >= $since
-        group by block_id, topic_id, kafka_partition, kafka_offset
-        having count(*) <> count(distinct kafka_index) or count(*) <> max(kafka_index) + 1
-            or count(*) <> coalesce(any_value(block_events), count(*))
-        """,
-        since,
-    )
+    return suspicious(lake, _SUSPECT_RECORDS, _INCOMPLETE, since)
+
+
+# Counting each record's distinct positions takes twice the time of looking for an address that is
+# there twice.
+_SUSPECT_RECORDS = """
+    select kafka_offset from bronze where ingest_date >= $since
+    group by block_id, topic_id, kafka_partition, kafka_offset
+    having count(*) <> max(kafka_index) + 1
+        or count(*) <> coalesce(any_value(block_events), count(*))
+    union all
+    select kafka_offset from bronze where ingest_date >= $since
+    group by kafka_offset, hash(topic_id, kafka_partition, kafka_index) having count(*) > 1
+"""
+_INCOMPLETE = """
+    select block_id, kafka_partition, kafka_offset, count(*) as rows,
+           count(distinct kafka_index) as indexes, any_value(block_events) as counted
+    from bronze semi join suspects using (kafka_offset)
+    where ingest_date >= $since
+    group by block_id, topic_id, kafka_partition, kafka_offset
+    having count(*) <> count(distinct kafka_index) or count(*) <> max(kafka_index) + 1
+        or count(*) <> coalesce(any_value(block_events), count(*))
+"""
 
 
 def lost_records(lake: Lake) -> Finding:
@@ -193,7 +126,7 @@ def lost_records(lake: Lake) -> Finding:
     if not counted:
         return Finding(0, [])
     oldest = datetime.fromtimestamp(history[0]["timestamp"] / 1000, UTC).date()
-    with _tables(lake) as connection:
+    with tables(lake, MUCH) as connection:
         wrong = counted
         # Bronze has the rows on the day of silver's commit or, after a crash, on any day before it.
         for first in (oldest - timedelta(days=1), date.min):
@@ -209,7 +142,7 @@ def lost_records(lake: Lake) -> Finding:
         | {"counted events": c.events, "counted events in bronze": events}
         for c, records, events in ((_Covered(*row[:6]), *row[6:]) for row in rows)
     ]
-    return Finding(len(examples), examples[:_FINDINGS])
+    return Finding(len(examples), examples[:EXAMPLES])
 
 
 _LOST = f"""
@@ -240,31 +173,3 @@ def lost_events(lake: Lake, since: date) -> Finding:
     """
     parts = [lost_records(lake), incomplete_blocks(lake, since), missing_events(lake, since)]
     return Finding(sum(part.number for part in parts), [e for part in parts for e in part.examples])
-
-
-@contextmanager
-def _tables(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Views of the tables. The border first: silver, read after it, has all that lies below it, and
-    bronze, read last, all that silver has.
-    """
-    with scratch() as connection:
-        for name, spec in _VIEWS.items():
-            snapshot = LakeTable(lake, spec).snapshot()
-            connection.execute(f"create temp view {name} as {table_sql(spec, snapshot)}")
-        yield connection
-
-
-def _find(lake: Lake, sql: str, since: date) -> Finding:
-    with _tables(lake) as connection:
-        return _found(connection, sql, {"since": since})
-
-
-def _found(
-    connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None = None
-) -> Finding:
-    rows = connection.execute(
-        f"select *, count(*) over () as findings from ({sql}) limit {_FINDINGS}", parameters
-    ).to_arrow_table()
-    found = rows.to_pylist()
-    count = found[0]["findings"] if found else 0
-    return Finding(count, [{k: v for k, v in row.items() if k != "findings"} for row in found])

@@ -11,7 +11,7 @@ import libfaketime
 import pytest
 
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
-from dc_platform.lake import audit
+from dc_platform.lake import audit, audit_identities
 from dc_platform_tests.faults.scene import Scene, Sender
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.stack.harness import wait_for
@@ -68,6 +68,10 @@ def test_landing_whose_clock_jumps_by_days_lands_each_event_once(scene: Scene) -
     assert (now + timedelta(days=40)).date() in days, "the clock did not move"
     assert (now - timedelta(days=1)).date() in days
     first = (now - timedelta(days=3)).date()
-    for find in (audit.repeated_identities, audit.missing_events, audit.incomplete_blocks):
+    for find in (
+        audit_identities.repeated_identities,
+        audit_identities.missing_events,
+        audit.incomplete_blocks,
+    ):
         assert find(scene.lake, first).number == 0
     assert len(read_table(scene.lake, BRONZE_EVENTS, "kafka_offset")) == 2 * len(sent)

@@ -14,7 +14,7 @@ from dc_platform.contracts import blocks
 from dc_platform.contracts.tables import BRONZE_EVENTS, GAPS, SILVER_EVENTS
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
-from dc_platform.lake import audit
+from dc_platform.lake import audit, audit_identities
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import Batch, Gap, Range
@@ -146,9 +146,9 @@ def remove_from_silver(lake: Lake, day: date) -> None:
 
 def test_an_accepted_event_that_silver_lacks_is_found(lake: Lake) -> None:
     committer(lake).land(batch([block(lines(1, 2, 2), 0)]))
-    assert audit.missing_events(lake, DAY).number == 0
+    assert audit_identities.missing_events(lake, DAY).number == 0
     remove_from_silver(lake, DAY)
-    found = audit.missing_events(lake, DAY)
+    found = audit_identities.missing_events(lake, DAY)
     assert found.number == 3
     assert {e["event_id"] for e in found.examples} == {some_uuid(1), some_uuid(2)}
 
@@ -157,22 +157,22 @@ def test_a_late_duplicate_of_an_event_of_another_day_is_not_missing(lake: Lake) 
     committer(lake).land(batch([block(lines(1), 0)]))
     later = CLOCK + timedelta(days=40)
     committer(lake, clock=lambda: later).land(batch([block(lines(1, 2), 1)]))
-    assert audit.missing_events(lake, later.date()).number == 0
+    assert audit_identities.missing_events(lake, later.date()).number == 0
     remove_from_silver(lake, DAY)
-    assert [e["event_id"] for e in audit.missing_events(lake, later.date()).examples] == [
-        some_uuid(1)
-    ]
+    assert [
+        e["event_id"] for e in audit_identities.missing_events(lake, later.date()).examples
+    ] == [some_uuid(1)]
 
 
 def test_bronze_is_ahead_only_of_the_topic_that_landed_last(lake: Lake) -> None:
     land(lake, OLDER, block(lines(1), 0))
     with pytest.raises(CrashError):
         land(lake, OLDER, block(lines(2), 1), at=Point.AFTER_BRONZE)
-    assert audit.missing_events(lake, DAY).number == 0
+    assert audit_identities.missing_events(lake, DAY).number == 0
     land(lake, INFO, block(lines(3), 0))
     with pytest.raises(CrashError):
         land(lake, INFO, block(lines(4), 1), at=Point.AFTER_BRONZE)
-    found = audit.missing_events(lake, DAY)
+    found = audit_identities.missing_events(lake, DAY)
     assert [e["event_id"] for e in found.examples] == [some_uuid(2)]
 
 

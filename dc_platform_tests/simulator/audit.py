@@ -20,7 +20,7 @@ from dc_platform.contracts.tables import (
     SILVER_QUARANTINE,
     TableSpec,
 )
-from dc_platform.lake import audit
+from dc_platform.lake import audit, audit_identities
 from dc_platform.lake.gaps import BEFORE_FIRST, EXPIRED
 from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.store import Lake
@@ -88,12 +88,12 @@ def findings(
 def own_audit(lake: Lake, *, topics: int = 1) -> list[str]:
     """What the platform's own checks find; they cost more than a simulated schedule."""
     checks = {
-        "repeated": audit.repeated_identities(lake, date.min),
+        "repeated": audit_identities.repeated_identities(lake, date.min),
         "lost records": audit.lost_records(lake),
         "incomplete": audit.incomplete_blocks(lake, date.min),
     }
     if topics == 1:
-        checks["missing"] = audit.missing_events(lake, date.min)
+        checks["missing"] = audit_identities.missing_events(lake, date.min)
     return [f"audit, {name}: {f.examples[:3]}" for name, f in checks.items() if f.number]
 
 
