@@ -77,7 +77,7 @@ def test_they_agree_with_a_set(
                 assert held.contain(whole).all()
                 assert not held.contain(nearly(whole)).any()
                 assert not held.contain(keys).any()
-        assert len(held) == sum(map(len, model))
+        assert len(held) == sum(map(len, model)) == sum(map(len, held._runs))
         for keys in model:
             assert held.contain(keys).all()
             assert not held.contain(nearly(keys)).any()
