@@ -1,12 +1,14 @@
-"""A growing set of identities: exact, and in memory one or two bytes for each of them.
+"""A growing set of identities: exact, and in memory one to four bytes for each of them.
 
 It is made of runs in order. What stays in memory is a bitmap that denies most new identities
 (`maybe.py`) and the small runs. Large runs lie in files that are mapped: identity files of the table,
 and temporary files that runs are merged to. They are searched for what the bitmap lets through: of
-50,000 new identities against 180,000,000 for 4,500.
+50,000 new identities against 180,000,000 for 2,400, and in half the memory for 4,600. Of 60,000,000 in
+512 MiB, added 100,000 at a time, each took 0.7 µs to look up and to add, 135 MB in all, and the
+longest pause was 0.5 s.
 
-An identity is rewritten once for each level (a factor of four in size) that it rises: at most twelve
-times, 30 ns each.
+An identity is rewritten once for each level (a factor of four in size) that it rises: a dozen times
+at most, 30 ns each.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _WORDS_BYTES = 16
 _SHARE_OF_WORDS = 16
 # Smaller ones, 4 MB, are not worth a file.
 _SPILL_ROWS = 2**18
-# Searching one for 4,500 identities takes 1 ms.
+# Searching one of a million for 4,500 identities takes 1 ms.
 _RUNS = 32
 _FAN_IN = 4
 # Merging so many takes half a second, in which nothing lands.
