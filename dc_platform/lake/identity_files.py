@@ -19,6 +19,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import crc32c
 import numpy as np
@@ -36,7 +37,17 @@ _HEADER = struct.Struct("<8s16sqQ")
 _ROW_BYTES = 20
 
 U64 = npt.NDArray[np.uint64]
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
+_STRETCHES = 16
+
+
+class Words(NamedTuple):
+    """High and low words; `mapped` when they lie in a file that is mapped, and take no memory."""
+
+    high: U64
+    low: U64
+    mapped: bool
 
 
 class IdentityFiles:
@@ -63,19 +74,18 @@ class IdentityFiles:
             self.remove(data_path)
             log.warning("the identities of %s are not kept: %s", data_path, error)
 
-    def read(self, data_path: str, wanted: I64 | None) -> tuple[U64, U64] | None:
-        """(high, low) words of a data file, of the `wanted` scopes or of all; None if unknown."""
+    def read(self, data_path: str, wanted: I64 | None) -> Words | None:
+        """The words of a data file, of the `wanted` scopes (ascending) or of all; None if unknown."""
         found = self._content(data_path)
         if found is None:
             return None
         high, low, scopes = found
-        if wanted is not None:
-            chosen = np.isin(scopes, wanted)
-            if not chosen.all():
-                return high[chosen], low[chosen]
-        return high, low
+        chosen = None if wanted is None else _of(scopes, wanted)
+        if chosen is None:
+            return Words(high, low, mapped=True)
+        return Words(high[chosen], low[chosen], mapped=False)
 
-    def _content(self, data_path: str) -> tuple[U64, U64, npt.NDArray[np.int32]] | None:
+    def _content(self, data_path: str) -> tuple[U64, U64, I32] | None:
         content = self._lake.mapped(self._spec, _beside(data_path))
         if content is None or len(content) < _HEADER.size:
             return None
@@ -116,6 +126,26 @@ class IdentityFiles:
         """Forget those of a data file that was never committed."""
         self._lake.remove(self._spec, _beside(data_path))
         remove_origin(self._lake, self._spec, data_path)
+
+
+def _of(scopes: I32, wanted: I64) -> npt.NDArray[np.bool_] | None:
+    """Which rows are of the `wanted` scopes (ascending); None for all of them."""
+    if not len(scopes):
+        return None
+    low, high = int(scopes.min()), int(scopes.max())
+    inside = wanted[np.searchsorted(wanted, low) : np.searchsorted(wanted, high, "right")]
+    if len(inside) == high - low + 1:
+        return None
+    if not len(inside):
+        return np.zeros(len(scopes), bool)
+    # Hours and buckets lie in stretches. Two comparisons of a million rows take 0.4 ms, isin 4 to 80.
+    stretches = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
+    if len(stretches) > _STRETCHES:
+        return np.isin(scopes, inside)
+    chosen = np.zeros(len(scopes), bool)
+    for stretch in stretches:
+        chosen |= (scopes >= stretch[0]) & (scopes <= stretch[-1])
+    return None if chosen.all() else chosen
 
 
 def _beside(data_path: str) -> str:

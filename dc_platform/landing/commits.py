@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -71,7 +72,10 @@ class TableRows:
 
 
 class Committer:
-    """Lands batches of one slot's partitions. Not thread-safe."""
+    """Lands batches of one slot's partitions. Not thread-safe.
+
+    Identities that are many go to temporary files in `spill_directory`; without it, to memory.
+    """
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Committer:
         partitions: list[int],
         *,
         identity_memory_mb: int,
+        spill_directory: Path | None = None,
         owner: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = unarmed,
@@ -106,8 +111,11 @@ class Committer:
             id_column="event_id",
             memory_mb=identity_memory_mb,
             files=self.identity_files,
+            spill_directory=spill_directory,
         )
-        self._rejects = IdentityIndex(maker, id_column="quarantine_id", memory_mb=64)
+        self._rejects = IdentityIndex(
+            maker, id_column="quarantine_id", memory_mb=64, spill_directory=spill_directory
+        )
         self._writers = writers or ThreadPoolExecutor(2, thread_name_prefix="parquet")
         self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
         self._unused = UnusedFiles(lake, self.identity_files)

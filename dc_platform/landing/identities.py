@@ -1,7 +1,6 @@
 """Which identities a table already has: exact, for ever, in bounded memory.
 
-Identities are held in order, 128 bits each, and are looked up by binary search, a whole batch at a
-time.
+Identities are 128 bits each, and are looked up a whole batch at a time (`known.py`).
 
 The table itself is the truth. Which part of it has to be in memory follows from the batch: only
 events of the same `dedup_scope` can be retries of each other. A scope that is touched for the first
@@ -14,8 +13,9 @@ before the next one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,70 +24,25 @@ import pyarrow as pa
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.table import Snapshot
-from dc_platform.landing.keys import KeyMaker, Keys, Mask, SortedKeys
+from dc_platform.landing.keys import KeyMaker, Keys, MappedKeys, Mask, SortedKeys
+from dc_platform.landing.known import KnownIdentities
 from dc_platform.landing.maybe import MaybeKnown
+from dc_platform.landing.spill import Spill
 
 Scopes = npt.NDArray[np.int64]
 
-# Two words, the scope that comes with them from an identity file, and four in the bitmap.
-_BYTES_PER_IDENTITY = 24
 _READERS = 2
-# To make one run of 20 runs of a million takes 1.5 s.
-_RUNS = 32
-_LARGE = 100_000
-
-
-class _Identities:
-    """A growing set of identities: runs in order, the smaller ones merged when there are many."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._runs: list[SortedKeys] = []
-        self._maybe: MaybeKnown | None = None
-
-    def __len__(self) -> int:
-        return sum(len(run.high) for run in self._runs)
-
-    def add(self, *parts: Keys) -> None:
-        added = [SortedKeys.of(part) for part in parts if len(part) >= _LARGE]
-        small = [part for part in parts if 0 < len(part) < _LARGE]
-        if small:
-            added.append(_merged(small))
-        if added and self._maybe is None:
-            self._maybe = MaybeKnown(self._limit)
-        for run in added:
-            assert self._maybe is not None
-            self._maybe.add(run.high)
-        self._runs += added
-        if len(self._runs) > _RUNS:
-            self._runs.sort(key=lambda run: len(run.high), reverse=True)
-            self._runs[_RUNS // 2 :] = [_merged(self._runs[_RUNS // 2 :])]
-
-    def contain(self, keys: Keys) -> Mask:
-        found = np.zeros(len(keys), bool)
-        if self._maybe is None:
-            return found
-        rows = np.flatnonzero(self._maybe.has(keys.high))
-        # In order the look-ups walk through memory instead of jumping about in it.
-        rows = rows[np.argsort(keys.high[rows])]
-        ordered = keys.take(rows)
-        known = np.zeros(len(rows), bool)
-        for run in self._runs:
-            known |= run.contains(ordered)
-        found[rows] = known
-        return found
-
-
-def _merged(parts: Sequence[Keys | SortedKeys]) -> SortedKeys:
-    high, low = (np.concatenate([part[word] for part in parts]) for word in (0, 1))
-    return SortedKeys.of(Keys(high, low))
+_BYTES_PER_KEY = 4
 
 
 class IdentityIndex:
     """The identities of one table, by scope. Not thread-safe.
 
     `id_column` is `event_id` for silver.events and `quarantine_id` for silver.quarantine. `files`
-    are the identity files beside the data files, where there are any.
+    are the identity files beside the data files, where there are any. Of `memory_mb` (MiB) seven
+    eighths are for a bitmap, a byte or more for each identity; the rest for small commits. The words of
+    the others lie in files: those of the table, and temporary ones in `spill_directory`, 16 bytes for
+    each identity. Without that directory, or when it is full, they take memory.
     """
 
     def __init__(
@@ -97,19 +52,27 @@ class IdentityIndex:
         id_column: str,
         memory_mb: int,
         files: IdentityFiles | None = None,
+        spill_directory: Path | None = None,
     ) -> None:
         self._maker = maker
         self._files = files
         self._id_column = id_column
-        self._limit = memory_mb * 2**20 // _BYTES_PER_IDENTITY
-        self._known = _Identities(self._limit)
+        self._known = KnownIdentities(memory_mb * 2**20, Spill(spill_directory))
+        self._limit = self._known.limit
         self._scopes: Scopes = np.empty(0, np.int64)
+        # Scopes that together are too many for memory.
+        self._too_many: Scopes = np.empty(0, np.int64)
         # Files whose identities of these scopes are in memory.
         self._seen: set[str] = set()
         self._version: int | None = None
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the kernel cannot drop."""
+        return self._known.bytes
 
     def known(self, keys: Keys, scopes: Scopes, snapshot: Snapshot) -> Mask:
         """Which of `keys`, whose scopes are `scopes`, the table already has at `snapshot`.
@@ -119,25 +82,27 @@ class IdentityIndex:
         self._follow(snapshot)
         wanted = np.unique(scopes)
         missing = np.setdiff1d(wanted, self._scopes, assume_unique=True)
-        if len(missing) and not self._load(missing, snapshot):
-            self.clear()
-            if not self._load(wanted, snapshot):
-                self.clear()
-                return self._search_files(keys, wanted, snapshot)
+        if len(missing) and not self._load_or_forget(missing, wanted, snapshot):
+            return self._search_files(keys, wanted, snapshot)
         return self._known.contain(keys)
 
     def add(self, keys: Keys, *, of: Iterable[str] = ()) -> None:
         """Identities that were committed: those of the files `of`, which need not be read then."""
         self._seen.update(of)
-        if len(self) + len(keys) > self._limit:
+        if not self._hold(keys):
             self.clear()
-            return
-        self._known.add(keys)
 
     def clear(self) -> None:
         """Forget everything; the next batch reads what it needs."""
-        self._known = _Identities(self._limit)
+        self._known.clear()
         self._scopes = np.empty(0, np.int64)
+
+    def _hold(self, keys: Keys) -> bool:
+        """Whether there was room for some more."""
+        if len(self) + len(keys) > self._limit:
+            return False
+        self._known.add(keys)
+        return not self._known.full
 
     def _follow(self, snapshot: Snapshot) -> None:
         """Read what others have added to the table since the last look-up."""
@@ -155,23 +120,47 @@ class IdentityIndex:
             return self._files.newcomers(snapshot.paths, known)
         return [path for path in snapshot.paths if path not in known]
 
+    def _load_or_forget(self, missing: Scopes, wanted: Scopes, snapshot: Snapshot) -> bool:
+        # What was too much stays too much, and is not read to find that out again.
+        if len(self._too_many) and np.isin(self._too_many, wanted).all():
+            self.clear()
+            return False
+        alone = not len(self)
+        if self._load(missing, snapshot):
+            return True
+        self.clear()
+        if not alone and self._load(wanted, snapshot):
+            return True
+        # Where they would need files that are refused, there may be room next time.
+        if not self._known.full:
+            self._too_many = wanted
+        self.clear()
+        return False
+
     def _load(self, scopes: Scopes, snapshot: Snapshot) -> bool:
-        parts: list[Keys] = []
-        for keys in self.read(files_with(snapshot, scopes), scopes):
-            parts.append(keys)
-            if len(self) + sum(map(len, parts)) > self._limit:
-                return False
-        self._known.add(*parts)
+        try:
+            for keys in self.read(files_with(snapshot, scopes), scopes):
+                if not self._hold(keys):
+                    return False
+        except BaseException:
+            # What was read of the scopes would be read again, and held twice.
+            self.clear()
+            raise
         self._scopes = np.union1d(self._scopes, scopes)
         return True
 
     def _search_files(self, keys: Keys, scopes: Scopes, snapshot: Snapshot) -> Mask:
-        wanted = _Identities(len(keys))
-        wanted.add(keys)
-        matches = _Identities(len(keys))
+        # What a file has of 200,000 keys: 5 ms for a million of its identities with a bitmap of the
+        # keys, 10 by searching the file for each key.
+        ordered = SortedKeys.of(keys)
+        asked = MaybeKnown(max(1, _BYTES_PER_KEY * len(keys)))
+        asked.add(ordered.high)
+        matches = [keys.take(np.empty(0, np.int64))]
         for found in self.read(files_with(snapshot, scopes), scopes):
-            matches.add(found.take(wanted.contain(found)))
-        return matches.contain(keys)
+            near = found.take(np.flatnonzero(asked.has(found.high)))
+            matches.append(near.take(ordered.contains(near)))
+        high, low = (np.concatenate(words) for words in zip(*matches, strict=True))
+        return SortedKeys.of(Keys(high, low)).contains(keys)
 
     def read(self, paths: list[str], scopes: Scopes | None = None) -> Iterator[Keys]:
         """Identities of files of the table, of the scopes or of all."""
@@ -181,7 +170,7 @@ class IdentityIndex:
         def keys_of(path: str) -> list[Keys]:
             kept = self._files.read(path, wanted) if self._files else None
             if kept is not None:
-                return [Keys(*kept)]
+                return [MappedKeys(kept.high, kept.low) if kept.mapped else Keys(*kept[:2])]
             return [
                 self._keys(batch, wanted)
                 for batch in read_batches(path, columns, dictionaries=["source_id"])

@@ -167,6 +167,7 @@ class Lander:
             info,
             self.slot.partitions(info.partitions),
             identity_memory_mb=self._settings.identity_memory_mb,
+            spill_directory=self._settings.data_dir.absolute() / "identities",
             owner=self._owner,
             reached=self._reached,
         )

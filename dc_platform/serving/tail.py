@@ -79,6 +79,7 @@ class Tail:
             id_column="event_id",
             memory_mb=settings.identity_memory_mb // 2,
             files=IdentityFiles(self._lake, SILVER_EVENTS, self._maker.mark),
+            spill_directory=settings.data_dir.absolute() / "tail",
         )
         self._stop = threading.Event()
         self._ready = threading.Event()

@@ -34,7 +34,7 @@ def found(files: IdentityFiles, wanted: list[int] | None) -> list[Any] | None:
     words = files.read(f"/somewhere/else/{DATA}", scopes)
     if words is None:
         return None
-    high, low = (word.tolist() for word in words)
+    high, low = words.high.tolist(), words.low.tolist()
     assert high == sorted(high)
     return sorted(zip(high, low, strict=True))
 

@@ -269,8 +269,8 @@ def test_identities_of_a_merged_file_are_those_of_its_rows(lake: Lake) -> None:
     [after] = snapshot(lake, SILVER_EVENTS).paths
     merged = files.read(after, None)
     assert merged is not None
-    expected = {pair for part in parts if part for pair in pairs(Keys(*part))}
-    assert pairs(Keys(*merged)) == expected
+    expected = {pair for part in parts if part for pair in pairs(Keys(*part[:2]))}
+    assert pairs(Keys(*merged[:2])) == expected
     assert files.newcomers([after], set(before)) == []
     assert files.newcomers([after], set(before[1:])) == [after]
 

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.identity_files import IdentityFiles
+from dc_platform.lake.store import Lake
 from dc_platform.lake.table import Snapshot
 from dc_platform.landing.identities import IdentityIndex, files_with
 from dc_platform.landing.keys import KeyMaker, Keys, SortedKeys, first_of_each
@@ -259,6 +262,76 @@ def test_a_scope_that_fits_alone_is_held_after_others_were_forgotten(tmp_path: P
         found = held.known(keys_of(asked), scopes_of(asked), files.snapshot())
         assert found.tolist() == [True, False]
         assert len(held) == 40
+
+
+def kept(root: Path, files: int, rows: int) -> tuple[IdentityIndex, Snapshot, list[Keys]]:
+    """An index of 8 MiB over identity files of scope 5 (and, in the last file, 6), none of it read."""
+    lake = Lake(str(root))
+    beside = IdentityFiles(lake, SILVER_EVENTS, MAKER.mark)
+    random = np.random.default_rng(files)
+    held: list[Keys] = []
+    for number in range(files):
+        held.append(Keys(*(random.integers(0, 2**64, rows, np.uint64) for _ in range(2))))
+        scopes = np.full(rows, 5)
+        if number == files - 1:
+            scopes[::3] = 6
+        beside.write(f"{number}.parquet", *held[-1], scopes)
+    bounds = {f"{m}.dedup_scope": pa.array([5] * files, pa.int32()) for m in ("min", "max")}
+    bounds["max.dedup_scope"] = pa.array([5] * (files - 1) + [6], pa.int32())
+    actions = pa.table({"path": [f"{number}.parquet" for number in range(files)], **bounds})
+    made = IdentityIndex(
+        MAKER, id_column="event_id", memory_mb=8, files=beside, spill_directory=root / "spill"
+    )
+    return made, Snapshot(1, actions, lake.uri_of(SILVER_EVENTS)), held
+
+
+@pytest.mark.parametrize("spills", [True, False])
+def test_what_lies_in_files_takes_no_memory(tmp_path: Path, spills: bool) -> None:
+    """24 bytes each are 349,525 in 8 MiB; the words of a million are twice as much as that.
+
+    What is copied of the last file, of two scopes, may take memory: 3.2 MB.
+    """
+    if not spills:
+        (tmp_path / "spill").touch()
+    held, snapshot, keys = kept(tmp_path, 5, 200_000)
+    for scopes, last in (
+        (np.array([5]), [n % 3 != 0 for n in range(9)]),
+        (np.array([6]), [True] * 9),
+    ):
+        for part in keys[:-1]:
+            assert held.known(part, scopes, snapshot).all()
+        asked = keys[-1].take(np.arange(9))
+        assert held.known(asked, scopes, snapshot).tolist() == last
+        others = Keys(keys[0].high, keys[0].low + np.uint64(1))
+        assert not held.known(others, scopes, snapshot).any()
+    assert len(held) == 1_000_000
+    assert held.memory <= (3 if spills else 6) * 2**20
+
+
+def test_what_is_too_much_is_found_in_identity_files_and_read_once_for_each_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, snapshot, keys = kept(tmp_path, 4, 2_000)
+    held._limit = 5_000
+    reads: list[int] = []
+    original = held.read
+    monkeypatch.setattr(
+        held, "read", lambda paths, scopes=None: reads.append(len(paths)) or original(paths, scopes)
+    )
+    scopes = np.full(2_000, 5)
+    for _ in range(2):
+        for part in keys[:-1]:
+            assert held.known(part, scopes, snapshot).all()
+            others = Keys(part.high, part.low + np.uint64(1))
+            assert not held.known(others, scopes, snapshot).any()
+        found = held.known(keys[-1], scopes, snapshot)
+        assert found.tolist() == [number % 3 != 0 for number in range(2_000)]
+        assert len(held) == 0
+    # Fourteen look-ups, and one attempt to hold what is too much.
+    assert reads == [4] * 15
+    # Scope 6 alone fits.
+    assert held.known(keys[-1], np.array([6]), snapshot).sum() == 667
+    assert len(held) == 667
 
 
 @given(
