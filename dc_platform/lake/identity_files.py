@@ -60,12 +60,14 @@ class IdentityFiles:
 
     def write(self, data_path: str, high: U64, low: U64, scopes: I64) -> None:
         """Keep the identities of a data file; a store that refuses costs time later, nothing else."""
-        order = np.argsort(high, kind="stable")
+        if not (high[1:] >= high[:-1]).all():
+            order = np.argsort(high, kind="stable")
+            high, low, scopes = high[order], low[order], scopes[order]
         body = b"".join(
-            column[order].astype(kind).tobytes()
+            column.astype(kind).tobytes()
             for column, kind in ((high, "<u8"), (low, "<u8"), (scopes, "<i4"))
         )
-        header = _HEADER.pack(_MAGIC, self._mark, len(order), crc32c.crc32c(body))
+        header = _HEADER.pack(_MAGIC, self._mark, len(high), crc32c.crc32c(body))
         try:
             with self._lake.output(self._spec, _beside(data_path)) as sink:
                 sink.write(header)

@@ -52,8 +52,9 @@ from dc_platform.landing.batch import (
 )
 from dc_platform.landing.batch_commit import app_id, commit_batch
 from dc_platform.landing.identities import IdentityIndex
-from dc_platform.landing.keys import KeyMaker, Keys, first_of_each
+from dc_platform.landing.keys import KeyMaker
 from dc_platform.landing.losses import Losses
+from dc_platform.landing.ordered import Ordered
 from dc_platform.landing.unused import UnusedFiles
 from dc_platform.points import Point, Reached, unarmed
 
@@ -184,12 +185,12 @@ class Committer:
         judged = batch.judged
         valid = is_valid(judged)
         accepted = mask_rows(judged, valid)
-        keys = self._maker.keys(accepted["source_id"], accepted["event_id"])
-        fresh = self._fresh(self._events, keys, accepted, self._snapshot)
-        silver = mask_rows(select_for(SILVER_EVENTS, accepted), fresh)
-        keys = keys.take(fresh)
+        identities = self._ordered(accepted, "event_id")
+        fresh = self._fresh(self._events, identities, self._snapshot)
+        silver = mask_rows(select_for(SILVER_EVENTS, accepted), identities.mask(fresh))
+        identities = identities.kept(fresh)
         writing = (
-            self._writers.submit(self._write_silver, silver, keys, processed_at)
+            self._writers.submit(self._write_silver, silver, identities, processed_at)
             if len(silver)
             else None
         )
@@ -200,7 +201,7 @@ class Committer:
             self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
             self._reached(Point.AFTER_QUARANTINE)
         file = writing.result() if writing else None
-        landed = self._land_silver(batch, silver, keys, file, processed_at)
+        landed = self._land_silver(batch, silver, identities, file, processed_at)
         self._reached(Point.AFTER_SILVER)
         self._publish_border()
         self._reached(Point.BORDER_PUBLISHED)
@@ -228,10 +229,14 @@ class Committer:
             self._bronze.refresh()
             self._losses.record(batch, self.bronze_offsets, at)
 
-    def _fresh(self, index: IdentityIndex, keys: Keys, rows: pa.Table, snapshot: Snapshot) -> Mask:
-        if not len(keys):
+    def _ordered(self, rows: pa.Table, id_column: str) -> Ordered:
+        return Ordered.of(self._maker.keys(rows["source_id"], rows[id_column]), scopes_of(rows))
+
+    def _fresh(self, index: IdentityIndex, found: Ordered, snapshot: Snapshot) -> Mask:
+        """Which of the identities are new, in their own order."""
+        if not len(found):
             return np.zeros(0, bool)
-        return first_of_each(keys) & ~index.known(keys, scopes_of(rows), snapshot)
+        return found.firsts() & ~index.known(found.keys, found.scopes, snapshot)
 
     # --- bronze: everything, once per address ---
 
@@ -268,9 +273,9 @@ class Committer:
             rows = mask_rows(rejected, ~old)
             if not len(rows):
                 return
-            keys = self._maker.keys(rows["source_id"], rows["quarantine_id"])
-            fresh = self._fresh(self._rejects, keys, rows, self._quarantine.snapshot())
-            rows = mask_rows(rows, fresh)
+            identities = self._ordered(rows, "quarantine_id")
+            fresh = self._fresh(self._rejects, identities, self._quarantine.snapshot())
+            rows = mask_rows(rows, identities.mask(fresh))
             files = []
             if len(rows):
                 table = quarantine_rows(rows, processed_at)
@@ -279,17 +284,18 @@ class Committer:
             # Where a crashed run left the table ahead of this batch, its offset stays.
             ends = {p: max(r.end, done[p] or 0) for p, r in batch.ranges.items()}
             if self._commit(self._quarantine, files, ends, batch, exact=True):
-                self._rejects.add(keys.take(fresh), of=self._paths(SILVER_QUARANTINE, files))
+                keys = identities.keys.take(fresh)
+                self._rejects.add(keys, of=self._paths(SILVER_QUARANTINE, files))
                 return
             self._check_silver_unmoved()
         raise CommitConflictError("silver.quarantine: too many conflicts; trying again later")
 
     # --- silver: every accepted event once, and the offsets that count ---
 
-    def _write_silver(self, rows: pa.Table, keys: Keys, processed_at: datetime) -> DataFile:
+    def _write_silver(self, rows: pa.Table, found: Ordered, processed_at: datetime) -> DataFile:
         file = self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
         self._reached(Point.SILVER_FILE)
-        self.identity_files.write(file.path, *keys, scopes_of(rows))
+        self.identity_files.write(file.path, *found.keys, found.scopes)
         self._reached(Point.IDENTITY_FILE)
         return file
 
@@ -302,7 +308,7 @@ class Committer:
         self,
         batch: Batch,
         rows: pa.Table,
-        keys: Keys,
+        found: Ordered,
         file: DataFile | None,
         processed_at: datetime,
     ) -> int:
@@ -311,13 +317,13 @@ class Committer:
             with self._turns.taken():
                 self._check_silver_unmoved()
                 if self._silver.version != self._snapshot.version:
-                    rows, keys, file = self._without_newcomers(rows, keys, file, processed_at)
+                    rows, found, file = self._without_newcomers(rows, found, file, processed_at)
                 self._reached(Point.SILVER_WRITTEN)
                 files = [file] if file else []
                 if not self._commit(self._silver, files, ends, batch, exact=True):
                     continue
             self._reached(Point.SILVER_COMMITTED)
-            self._events.add(keys, of=self._paths(SILVER_EVENTS, files))
+            self._events.add(found.keys, of=self._paths(SILVER_EVENTS, files))
             self._snapshot = self._silver.snapshot()
             self._offsets.update(ends)
             self._losses.landed(ends)
@@ -326,18 +332,18 @@ class Committer:
         raise CommitConflictError("silver.events: too many conflicting commits; trying again later")
 
     def _without_newcomers(
-        self, rows: pa.Table, keys: Keys, file: DataFile | None, processed_at: datetime
-    ) -> tuple[pa.Table, Keys, DataFile | None]:
+        self, rows: pa.Table, found: Ordered, file: DataFile | None, processed_at: datetime
+    ) -> tuple[pa.Table, Ordered, DataFile | None]:
         """Drop what another writer landed since the look-up; write the file anew if it changed."""
         self._snapshot = self._silver.snapshot()
-        fresh = ~self._events.known(keys, scopes_of(rows), self._snapshot)
+        fresh = ~self._events.known(found.keys, found.scopes, self._snapshot)
         if fresh.all():
-            return rows, keys, file
+            return rows, found, file
         if file:
             self._lake.remove(SILVER_EVENTS, file.path)
             self.identity_files.remove(file.path)
-        rows, keys = mask_rows(rows, fresh), keys.take(fresh)
-        return rows, keys, self._write_silver(rows, keys, processed_at) if len(rows) else None
+        rows, found = mask_rows(rows, found.mask(fresh)), found.kept(fresh)
+        return rows, found, self._write_silver(rows, found, processed_at) if len(rows) else None
 
     def _check_silver_unmoved(self) -> None:
         self._silver.refresh()

@@ -174,22 +174,3 @@ def _as_dictionary(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
     if isinstance(column, pa.ChunkedArray):
         column = column.unify_dictionaries().combine_chunks()
     return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-
-
-def first_of_each(keys: Keys) -> Mask:
-    """True for the first row of each identity."""
-    first = np.ones(len(keys), bool)
-    order = np.argsort(keys.high)
-    high = keys.high[order]
-    same = high[1:] == high[:-1]
-    if not same.any():
-        return first
-    # Few rows share a word: only these are put into a stable order, by both words.
-    shared = np.zeros(len(keys), bool)
-    shared[1:] |= same
-    shared[:-1] |= same
-    rows = np.sort(order[shared])
-    rows = rows[np.lexsort((keys.low[rows], keys.high[rows]))]
-    low, high = keys.low[rows], keys.high[rows]
-    first[rows[1:][(high[1:] == high[:-1]) & (low[1:] == low[:-1])]] = False
-    return first

@@ -36,8 +36,9 @@ from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
 from dc_platform.landing.batch_commit import app_id
 from dc_platform.landing.identities import IdentityIndex
-from dc_platform.landing.keys import KeyMaker, first_of_each
+from dc_platform.landing.keys import KeyMaker
 from dc_platform.landing.lander import decoder_for
+from dc_platform.landing.ordered import Ordered
 from dc_platform.registry.sources import Sources
 from dc_platform.serving.chunks import Chunk
 from dc_platform.serving.pile import Pile
@@ -234,8 +235,9 @@ class Tail:
         if not len(rows):
             return
         keys = self._maker.keys(rows["source_id"], rows["event_id"])
-        fresh = first_of_each(keys) & ~self._index.known(keys, scopes_of(rows), self._snapshot)
-        fresh &= ~self._pile.contains(keys)
+        found = Ordered.of(keys, scopes_of(rows))
+        fresh = found.firsts() & ~self._index.known(found.keys, found.scopes, self._snapshot)
+        fresh = found.mask(fresh & ~self._pile.contains(found.keys))
         if fresh.any():
             table = mask_rows(_silver_columns(rows), fresh).combine_chunks()
             self._pile.add(Chunk.of(table, keys.take(fresh)))

@@ -17,7 +17,8 @@ from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import Snapshot
 from dc_platform.landing.identities import IdentityIndex, files_with
-from dc_platform.landing.keys import KeyMaker, Keys, SortedKeys, first_of_each
+from dc_platform.landing.keys import KeyMaker, Keys, SortedKeys
+from dc_platform.landing.ordered import Ordered
 from dc_platform_tests.helpers.events import some_uuid
 
 MAKER = KeyMaker()
@@ -158,10 +159,26 @@ def test_look_ups_in_order_agree_with_a_set(
     assert found.tolist() == [pair in held for pair in asked]
 
 
-@given(pairs)
-def test_the_first_of_each(found: list[tuple[np.uint64, np.uint64]]) -> None:
+@given(pairs, st.data())
+def test_what_is_in_order_says_the_same_of_the_rows(
+    found: list[tuple[np.uint64, np.uint64]], data: st.DataObject
+) -> None:
+    scopes = np.array(
+        data.draw(st.lists(st.integers(0, 9), min_size=len(found), max_size=len(found)))
+    )
+    ordered = Ordered.of(constructed(found), scopes.astype(np.int64))
+    assert (np.diff(ordered.keys.high.astype(object)) >= 0).all()
+    firsts = ordered.firsts()
     expected = [pair not in found[:number] for number, pair in enumerate(found)]
-    assert first_of_each(constructed(found)).tolist() == expected
+    assert ordered.mask(firsts).tolist() == expected
+    kept = ordered.kept(firsts)
+    rows = [
+        (pair, scope) for pair, scope, first in zip(found, scopes, expected, strict=True) if first
+    ]
+    pairs_kept = zip(kept.keys.high, kept.keys.low, strict=True)
+    by_row = sorted(zip(kept.rows.tolist(), pairs_kept, kept.scopes, strict=True))
+    assert [row for row, _, _ in by_row] == list(range(len(rows)))
+    assert [(pair, scope) for _, pair, scope in by_row] == rows
 
 
 @pytest.mark.parametrize("runs", [1, 5, 40])
