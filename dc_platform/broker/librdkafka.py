@@ -53,7 +53,7 @@ _ANSWER_SECONDS = 30.0
 # How soon more partitions are noticed.
 _DESCRIBE_SECONDS = 3.0
 # So many at once keep the client's messages in the processor's cache: 20,000 took half as long again.
-_AT_ONCE = 1_000
+_AT_ONCE = 500
 _MIB = 2**20
 # While a poll takes blocks of 300 KB, librdkafka fetches more of them: 2,000 made 640 MB at once.
 _POLL_BYTES = 8 * _MIB

@@ -63,6 +63,14 @@ class Lake:
             if not self.exists(spec):
                 raise StoreUnavailableError(f"creating {spec.name} failed: {error}") from error
 
+    def has(self, spec: TableSpec, path: str) -> bool:
+        """Whether a file of the table is there, or cannot be asked for."""
+        try:
+            found = self._fs.get_file_info(f"{self.uri_of(spec)}/{path}")
+        except OSError:
+            return True
+        return bool(found.type != pafs.FileType.NotFound)
+
     def output(self, spec: TableSpec, path: str) -> Any:
         """An output stream for a new file of the table."""
         full = f"{self.uri_of(spec)}/{path}"

@@ -143,6 +143,14 @@ class LakeTable:
             raise StoreUnavailableError(f"reading the log of {self.spec.name}: {error}") from error
         return self.version
 
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether there may be a newer version: in 10 µs, where `refresh` takes 7 ms to find none.
+
+        Not for those who are far behind: the next version's entry may be gone from the log.
+        """
+        return self.lake.has(self.spec, f"_delta_log/{self.version + 1:020}.json")
+
     def txn(self, app_id: str) -> int | None:
         """The offset that `app_id` last committed, in this snapshot."""
         if self._txns_at != self.version:

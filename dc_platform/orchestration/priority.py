@@ -1,6 +1,8 @@
-"""Runs that do not land step back: landing, gateway and serving go first.
+"""Runs step back: gateway and serving go first, then landing, then all other runs.
 
 The checks of 12,000,000 events in five minutes, at the priority of landing, made answers fall behind.
+Landing itself steps back a little: with more than the machine holds it is Delta that gets later, and
+neither acknowledgements nor answers.
 Dagster makes the executor in the run's own process, and nowhere else: neither in the code server and
 the daemon nor for `execute_in_process`. So it is made here, for all jobs, for what a person starts in
 the UI, too.
@@ -19,21 +21,22 @@ from dagster._core.executor.in_process import InProcessExecutor
 
 from dc_platform.orchestration.assets import BRONZE_KEY
 
-# Beside a busy process of landing it gets a tenth of a core (weight 110 to 1,024), and all of one that
+# Beside a busy process of landing it gets a tenth of a core (weight 56 to 526), and all of one that
 # idles. 19 would be a 70th: what holds a lock of Dagster's SQLite file must come to its end.
-NICE = 10
+NICE = 13
+# Half of what gateway or serving get when both cores are busy.
+LANDING_NICE = 3
 
 
 def _make(context: dg.InitExecutorContext) -> dg.Executor:
-    if not lands(context):
-        step_back()
+    step_back(LANDING_NICE if lands(context) else NICE)
     return InProcessExecutor(retries=RetryMode.ENABLED)
 
 
 yielding_executor = dg.ExecutorDefinition(
     name="in_process",
     executor_creation_fn=_make,
-    description="All steps in the run's process; one that does not land has less priority.",
+    description="All steps in the run's process, which has less priority than gateway and serving.",
 )
 
 
@@ -43,8 +46,8 @@ def lands(context: dg.InitExecutorContext) -> bool:
     return BRONZE_KEY in layer.selected_asset_keys
 
 
-def step_back() -> None:
-    """Lower the priority of this process, for good; one that has less already keeps it.
+def step_back(nice: int) -> None:
+    """Give this process the niceness `nice`, for good; one that has more already keeps it.
 
     On Linux each thread has its own: those that there are get it, those to come take it from them. The
     priority of reads and writes follows it there, as long as nobody sets that (ioprio_set(2)).
@@ -57,5 +60,5 @@ def step_back() -> None:
     for thread in threads:
         # One may have ended since.
         with suppress(OSError):
-            least = max(NICE, os.getpriority(os.PRIO_PROCESS, thread))
+            least = max(nice, os.getpriority(os.PRIO_PROCESS, thread))
             os.setpriority(os.PRIO_PROCESS, thread, least)

@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 _SILVER_SECONDS = 0.1
+# How soon a newer version is found of which the log no longer has the first entries.
+_REFRESH_SECONDS = 2.0
 # Taking one block costs half as much as taking five. Of a topic that flows more is let gather before
 # the next poll, three times as long as the last one's records took, so that the tail takes a quarter of
 # a core unless it is behind.
@@ -90,7 +92,7 @@ class Tail:
         self._progress = Progress()
         self._positions: dict[int, int] = {}
         self._holding = False
-        self._next_silver = 0.0
+        self._next_silver = self._next_refresh = 0.0
         self._pause = 0.0
         self._arrivals: deque[tuple[float, int]] = deque()
         # Without Kafka the view is silver alone, and not complete.
@@ -247,7 +249,10 @@ class Tail:
     def _follow_silver(self, reader: RecordReader | None = None) -> bool:
         assert self.info is not None
         assert self._snapshot is not None
-        before = self._silver.version
+        before, now = self._silver.version, time.monotonic()
+        if now < self._next_refresh and not self._silver.may_have_moved:
+            return False
+        self._next_refresh = now + _REFRESH_SECONDS
         try:
             if self._silver.refresh() == before:
                 return False

@@ -13,7 +13,7 @@ import pytest
 
 from dc_platform.definitions import defs
 from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY
-from dc_platform.orchestration.priority import NICE, yielding_executor
+from dc_platform.orchestration.priority import LANDING_NICE, NICE, yielding_executor
 
 
 def noted() -> None:
@@ -85,14 +85,14 @@ with dg.DagsterInstance.ephemeral() as instance:
 @pytest.mark.parametrize(
     ("name", "selected", "nice"),
     [
-        ("landing", "", 0),
+        ("landing", "", LANDING_NICE),
         ("checks", "", NICE),
         ("check", "", NICE),
         # What a person starts in the UI is a selection of the job of all assets.
-        ("__ASSET_JOB", "bronze/events", 0),
+        ("__ASSET_JOB", "bronze/events", LANDING_NICE),
     ],
 )
-def test_only_a_landing_run_keeps_its_priority(
+def test_a_landing_run_goes_before_all_other_runs(
     tmp_path: Path, name: str, selected: str, nice: int
 ) -> None:
     notes = tmp_path / "noted"
