@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -231,7 +232,7 @@ class LibrdkafkaReader:
         while seconds >= 0 and not parts and self._failed is None:
             # `consume` waits until it has as many as it was asked for.
             messages = self._consumer.consume(1, seconds)
-            with _garbage_left():
+            with _garbage_left:
                 size, room = 0, self._max_records
                 while messages:
                     records = self._take(messages, ends)
@@ -317,16 +318,32 @@ class LibrdkafkaReader:
         self._consumer.close()
 
 
-@contextmanager
-def _garbage_left() -> Iterator[None]:
-    """Spares the collector the client's messages, which make no cycles: a fifth of the time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
+class _GarbageLeft:
+    """Spares the collector the client's messages, which make no cycles: a fifth of the time.
+
+    Several readers of a process may poll at once: the last one that is done has it collect again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._polls = 0
+        self._collecting = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._polls:
+                self._collecting = gc.isenabled()
+                gc.disable()
+            self._polls += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._polls -= 1
+            if not self._polls and self._collecting:
+                gc.enable()
+
+
+_garbage_left = _GarbageLeft()
 
 
 def _headers(messages: Sequence[Message]) -> list[dict[str, bytes]] | None:

@@ -128,13 +128,16 @@ class IdentityIndex:
         alone = not len(self)
         if self._load(missing, snapshot):
             return True
+        full = self._known.full
         self.clear()
-        if not alone and self._load(wanted, snapshot):
-            return True
+        if not alone:
+            if self._load(wanted, snapshot):
+                return True
+            full = self._known.full
+            self.clear()
         # Where they would need files that are refused, there may be room next time.
-        if not self._known.full:
+        if not full:
             self._too_many = wanted
-        self.clear()
         return False
 
     def _load(self, scopes: Scopes, snapshot: Snapshot) -> bool:

@@ -9,6 +9,7 @@ against 20,000,000 take 2 ms instead of 200.
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,9 @@ class MaybeKnown:
         self._memory = mmap.mmap(-1, size)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             # 32 page faults instead of 16,000, each of which takes 10 µs in a virtual machine.
-            self._memory.madvise(mmap.MADV_HUGEPAGE)
+            # A kernel without huge pages refuses.
+            with suppress(OSError):
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._map: Any = np.frombuffer(self._memory, np.uint8)
         self._scratch = np.empty(_PIECE, np.uint64)
 

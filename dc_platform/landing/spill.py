@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from errno import ENOSPC
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +24,15 @@ log = logging.getLogger(__name__)
 
 _WORD = 8
 _REST_SECONDS = 60.0
+# Kafka and the tables may lie on the same disk.
+_LEAST_FREE = 2**30
 
 
 class Spill:
     """Writes to `directory`, of a local disk, which is created when it is needed; without one it
     always refuses.
 
-    After an error it refuses for a minute, by `clock` in seconds.
+    The disk keeps 1 GiB free. After an error it refuses for a minute, by `clock` in seconds.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class Spill:
             return None
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self._directory).free < _LEAST_FREE + 2 * _WORD * rows:
+                raise OSError(ENOSPC, "the room that is left is for events")
             with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
                 return _written(file.fileno(), rows, pieces)
         except OSError as error:

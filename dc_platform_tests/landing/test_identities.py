@@ -325,6 +325,23 @@ def test_what_lies_in_files_takes_no_memory(tmp_path: Path, spills: bool) -> Non
     assert held.memory <= (3 if spills else 6) * 2**20
 
 
+def test_what_had_no_room_is_loaded_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spill").touch()
+    held, snapshot, [keys] = kept(tmp_path, 1, 700_000)
+    scopes = np.array([5])
+    asked = keys.take(np.arange(6))
+    expected = [number % 3 != 0 for number in range(6)]
+    assert held.known(asked, scopes, snapshot).tolist() == expected
+    assert len(held) == 0
+    (tmp_path / "spill").unlink()
+    monkeypatch.setattr("dc_platform.landing.spill._REST_SECONDS", 0.0)
+    monkeypatch.setattr(held._known._spill, "_resting_until", 0.0)
+    assert held.known(asked, scopes, snapshot).tolist() == expected
+    assert len(held) > 0
+
+
 def test_what_is_too_much_is_found_in_identity_files_and_read_once_for_each_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

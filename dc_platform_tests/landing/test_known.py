@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +159,17 @@ def test_a_directory_that_refuses_costs_memory_and_nothing_else(
     assert held.bytes < 4 * MB
     for part in keys:
         assert held.contain(part).all()
+
+
+def test_the_last_gigabyte_of_a_disk_is_left_to_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**30))
+    held = KnownIdentities(32 * MB, Spill(tmp_path))
+    keys = some(np.random.default_rng(8), 300_000)
+    held.add(keys)
+    assert held.contain(keys).all()
+    assert held.bytes >= 16 * 300_000
 
 
 def test_without_room_they_say_that_they_are_full() -> None:
