@@ -26,7 +26,7 @@ setup: .venv/.ready  ## create .venv with exactly the locked packages
 		|| { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION); } \
 		|| { echo "Neither pip nor venv works with $(PYTHON): install them (for example 'apt install python3-pip python3-venv') and run make again."; exit 1; }; fi
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	@$(UV) pip sync --require-hashes --python $(BIN)/python requirements.lock
+	@$(UV) pip sync --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 

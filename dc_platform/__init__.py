@@ -11,6 +11,12 @@ send, who holds a lease), `orchestration` (Dagster over all of it), `stack` (the
 parts on one machine), `demo`, `bench` and `cli`.
 """
 
+import os
+
+# numpy's BLAS, which nothing here uses, starts a thread for each core: 0.2 CPU seconds of a process's
+# start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 __version__ = "0.1.0"
 
 STAGES = ("gateway", "broker", "decode", "landing", "lake", "serving", "orchestration")

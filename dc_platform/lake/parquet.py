@@ -31,6 +31,9 @@ _READ_ROWS = 500_000
 LANDED = "part-"
 # Ids, payloads and raw bytes hardly repeat: building a dictionary for them is work for nothing.
 _PLAIN_COLUMNS = frozenset({"event_id", "payload", "raw", "quarantine_id", "raw_sha256"})
+# Hexadecimal digits at random: only the levels from 1 on make them smaller, -3 takes three times as
+# long as none and saves 8 %.
+_RANDOM_COLUMNS = ("event_id", "quarantine_id", "raw_sha256")
 # Numbers that lie close together: as differences they take a tenth less time and room.
 _RISING_COLUMNS = (
     *("event_time", "received_at", "kafka_timestamp"),
@@ -54,15 +57,28 @@ def writer_options(spec: TableSpec, level: int = COMPRESSION_LEVEL) -> dict[str,
     """How files of `spec` are encoded, at this level of ZSTD."""
     names = spec.file_schema.names
     rising = {name: "DELTA_BINARY_PACKED" for name in _RISING_COLUMNS if name in names}
+    codecs = dict.fromkeys(_leaves(spec.file_schema), COMPRESSION)
+    if level < 0:
+        codecs |= {name: "none" for name in _RANDOM_COLUMNS if name in codecs}
     return {
-        "compression": COMPRESSION,
-        "compression_level": level,
+        "compression": codecs,
+        "compression_level": {name: level for name, codec in codecs.items() if codec != "none"},
         "use_dictionary": [n for n in names if n not in _PLAIN_COLUMNS and n not in rising],
         "column_encoding": rising or None,
         "write_statistics": [*spec.statistics],
         "store_schema": False,
         "coerce_timestamps": "us",
     }
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """What Parquet calls the columns of a schema; those of a map are two."""
+    names = []
+    for field in schema:
+        is_map = pa.types.is_map(field.type)
+        ends = (".key_value.key", ".key_value.value") if is_map else ("",)
+        names += [field.name + end for end in ends]
+    return names
 
 
 def write_file(

@@ -22,6 +22,7 @@ from datetime import date
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
@@ -57,6 +58,13 @@ class Snapshot:
     def paths(self) -> list[str]:
         """Absolute paths of the live files."""
         return [f"{self.root}/{path}" for path in self.actions["path"].to_pylist()]
+
+    @property
+    def newest(self) -> str | None:
+        """Absolute path of the live file that was written last; None when there are none."""
+        if not len(self.actions):
+            return None
+        return self.paths[int(np.argmax(self.actions["modification_time"].to_numpy()))]
 
     def bounds(self, column: str) -> tuple[pa.Array, pa.Array]:
         """(minimum, maximum) of `column` per file; null where the log has none."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ from dc_platform.contracts.tables import (
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.border import write_border
 from dc_platform.lake.identity_files import IdentityFiles
-from dc_platform.lake.parquet import FAST_LEVEL, DataFile, write_file
+from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.lake.turns import Turns
@@ -42,20 +43,18 @@ from dc_platform.landing.batch import (
     Landed,
     Mask,
     below,
-    bronze_rows,
     is_valid,
     mask_rows,
     quarantine_rows,
     scopes_of,
     select_for,
-    silver_rows,
 )
 from dc_platform.landing.batch_commit import app_id, commit_batch
+from dc_platform.landing.files import LandingFiles
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker
 from dc_platform.landing.losses import Losses
 from dc_platform.landing.ordered import Ordered
-from dc_platform.landing.unused import UnusedFiles
 from dc_platform.points import Point, Reached, unarmed
 
 log = logging.getLogger(__name__)
@@ -70,6 +69,13 @@ class TableRows:
     bronze: int
     silver: dict[str, int]
     quarantine: dict[str, int]
+
+
+class _BronzeBegun(NamedTuple):
+    """What bronze lacks of a batch, on its way into a file; nothing when `ends` is empty."""
+
+    ends: dict[int, int]
+    files: Future[list[DataFile]]
 
 
 class Committer:
@@ -89,7 +95,7 @@ class Committer:
         owner: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reached: Reached = unarmed,
-        writers: Executor | None = None,
+        threads: Executor | None = None,
     ) -> None:
         for spec in TABLES:
             lake.ensure(spec)
@@ -117,9 +123,10 @@ class Committer:
         self._rejects = IdentityIndex(
             maker, id_column="quarantine_id", memory_mb=64, spill_directory=spill_directory
         )
-        self._writers = writers or ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        self._threads = threads or ThreadPoolExecutor(2, thread_name_prefix="parquet")
+        self._reading_ahead: Future[None] | None = None
         self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
-        self._unused = UnusedFiles(lake, self.identity_files)
+        self._files = LandingFiles(lake, self.identity_files, self._threads, reached)
         self._losses = Losses(lake, info.topic_id, reached)
         self.refresh()
 
@@ -173,15 +180,22 @@ class Committer:
                 self._offsets[partition] = offset if bronze.get(partition) is None else 0
                 self._losses.met(partition, self._offsets[partition] or 0)
 
+    def read_ahead(self) -> None:
+        """Begin to read the identities that the first batch is likely to be compared with."""
+        self._reading_ahead = self._threads.submit(self._events.read_ahead, self._snapshot)
+
     def land(self, batch: Batch) -> Landed:
         """Commit a batch to all tables. Raises FencedError when another run owns the partitions.
 
         When the store fails the batch may be landed again: nothing is doubled.
         """
-        self._unused.remove()
+        self._files.drop_unused()
         self._check_fence(batch)
         processed_at = self._clock()
         self._record_gaps(batch, processed_at)
+        self._reached(Point.BEFORE_BRONZE)
+        # It hangs on no look-up, and takes longer than one: both at once.
+        bronze = self._begin_bronze(batch, processed_at)
         judged = batch.judged
         valid = is_valid(judged)
         accepted = mask_rows(judged, valid)
@@ -189,19 +203,13 @@ class Committer:
         fresh = self._fresh(self._events, identities, self._snapshot)
         silver = mask_rows(select_for(SILVER_EVENTS, accepted), identities.mask(fresh))
         identities = identities.kept(fresh)
-        writing = (
-            self._writers.submit(self._write_silver, silver, identities, processed_at)
-            if len(silver)
-            else None
-        )
-        self._reached(Point.BEFORE_BRONZE)
-        self._land_bronze(batch, processed_at)
+        writing = self._files.begin_silver(silver, identities, processed_at)
+        self._land_bronze(batch, processed_at, bronze)
         self._reached(Point.AFTER_BRONZE)
         if not valid.all():
             self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
             self._reached(Point.AFTER_QUARANTINE)
-        file = writing.result() if writing else None
-        landed = self._land_silver(batch, silver, identities, file, processed_at)
+        landed = self._land_silver(batch, silver, identities, writing.result(), processed_at)
         self._reached(Point.AFTER_SILVER)
         self._publish_border()
         self._reached(Point.BORDER_PUBLISHED)
@@ -234,32 +242,35 @@ class Committer:
 
     def _fresh(self, index: IdentityIndex, found: Ordered, snapshot: Snapshot) -> Mask:
         """Which of the identities are new, in their own order."""
+        if self._reading_ahead is not None:
+            self._reading_ahead.result()
+            self._reading_ahead = None
         if not len(found):
             return np.zeros(0, bool)
         return found.firsts() & ~index.known(found.keys, found.scopes, snapshot)
 
     # --- bronze: everything, once per address ---
 
-    def _land_bronze(self, batch: Batch, processed_at: datetime) -> None:
+    def _begin_bronze(self, batch: Batch, processed_at: datetime) -> _BronzeBegun:
+        done = {p: o for p, o in self.bronze_offsets.items() if o is not None}
+        old = below(batch.judged, done)
+        # What was read from bronze is there.
+        if batch.counted is not None and old.any():
+            self._losses.check_given_up(mask_rows(batch.judged, old))
+        ends = {p: r.end for p, r in batch.ranges.items() if r.end > done.get(p, -1)}
+        rows = mask_rows(batch.judged, ~old)
+        return _BronzeBegun(ends, self._files.begin_bronze(rows, processed_at))
+
+    def _land_bronze(self, batch: Batch, processed_at: datetime, begun: _BronzeBegun) -> None:
         for attempt in range(_CONFLICT_RETRIES):
-            offsets = self.bronze_offsets
             if attempt:
-                self._losses.check(batch, offsets)
-            done = {p: o for p, o in offsets.items() if o is not None}
-            old = below(batch.judged, done)
-            # What was read from bronze is there.
-            if batch.counted is not None and old.any():
-                self._losses.check_given_up(mask_rows(batch.judged, old))
-            ahead = {p: r.end for p, r in batch.ranges.items() if r.end > done.get(p, -1)}
-            if not ahead:
+                self._losses.check(batch, self.bronze_offsets)
+                begun = self._begin_bronze(batch, processed_at)
+            if not begun.ends:
                 return
-            rows = mask_rows(batch.judged, ~old)
-            files = []
-            if len(rows):
-                table = bronze_rows(rows, processed_at)
-                files = [self._write(BRONZE_EVENTS, table, processed_at)]
+            files = begun.files.result()
             self._reached(Point.BRONZE_WRITTEN)
-            if self._commit(self._bronze, files, ahead, batch, exact=False):
+            if self._commit(self._bronze, files, begun.ends, batch, exact=False):
                 return
             self._check_silver_unmoved()
         raise CommitConflictError("bronze.events: too many conflicting commits; trying again later")
@@ -279,7 +290,7 @@ class Committer:
             files = []
             if len(rows):
                 table = quarantine_rows(rows, processed_at)
-                files = [self._write(SILVER_QUARANTINE, table, processed_at)]
+                files = [self._files.write(SILVER_QUARANTINE, table, processed_at)]
             self._reached(Point.QUARANTINE_WRITTEN)
             # Where a crashed run left the table ahead of this batch, its offset stays.
             ends = {p: max(r.end, done[p] or 0) for p, r in batch.ranges.items()}
@@ -291,18 +302,6 @@ class Committer:
         raise CommitConflictError("silver.quarantine: too many conflicts; trying again later")
 
     # --- silver: every accepted event once, and the offsets that count ---
-
-    def _write_silver(self, rows: pa.Table, found: Ordered, processed_at: datetime) -> DataFile:
-        file = self._write(SILVER_EVENTS, silver_rows(rows, processed_at), processed_at)
-        self._reached(Point.SILVER_FILE)
-        self.identity_files.write(file.path, *found.keys, found.scopes)
-        self._reached(Point.IDENTITY_FILE)
-        return file
-
-    def _write(self, spec: TableSpec, rows: pa.Table, processed_at: datetime) -> DataFile:
-        day = processed_at.date()
-        file = write_file(self._lake, spec, rows, partition=day, level=FAST_LEVEL)
-        return self._unused.add(spec, file)
 
     def _land_silver(
         self,
@@ -340,10 +339,9 @@ class Committer:
         if fresh.all():
             return rows, found, file
         if file:
-            self._lake.remove(SILVER_EVENTS, file.path)
-            self.identity_files.remove(file.path)
+            self._files.drop(SILVER_EVENTS, file)
         rows, found = mask_rows(rows, found.mask(fresh)), found.kept(fresh)
-        return rows, found, self._write_silver(rows, found, processed_at) if len(rows) else None
+        return rows, found, self._files.silver(rows, found, processed_at)
 
     def _check_silver_unmoved(self) -> None:
         self._silver.refresh()
@@ -365,12 +363,12 @@ class Committer:
         exact: bool,
     ) -> bool:
         """Commit; False after a conflict (the table is refreshed then)."""
-        self._unused.use(files)
+        self._files.use(files)
         if commit_batch(table, self._info, files, ends, batch, owner=self._owner, exact=exact):
             return True
         # Silver's is tried again. Those of the others are written anew, and here none is live.
         for file in files if table is not self._silver else []:
-            self._lake.remove(table.spec, file.path)
+            self._files.drop(table.spec, file)
         return False
 
     def _paths(self, spec: TableSpec, files: list[DataFile]) -> list[str]:
@@ -395,6 +393,6 @@ class Committer:
             log.warning("%s", error)
 
     def close(self) -> None:
-        """Stop the writer threads."""
-        self._writers.shutdown()
-        self._unused.remove()
+        """Stop the threads."""
+        self._threads.shutdown()
+        self._files.drop_unused()

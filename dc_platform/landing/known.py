@@ -105,11 +105,10 @@ class KnownIdentities:
         rows = np.flatnonzero(self._marked().has(keys.high))
         # In order the look-ups walk through memory instead of jumping about in it.
         rows = rows[np.argsort(keys.high[rows])]
-        ordered = keys.take(rows)
-        known = np.zeros(len(rows), bool)
         for run in self._runs:
-            known |= run.keys.contains(ordered)
-        found[rows] = known
+            known = run.keys.contains(keys.take(rows))
+            found[rows[known]] = True
+            rows = rows[~known]
         return found
 
     def _marked(self) -> MaybeKnown:

@@ -171,6 +171,7 @@ class Lander:
             owner=self._owner,
             reached=self._reached,
         )
+        self._committer.read_ahead()
         self._decoder = decoder_for(self._settings, info, self._sources)
         # One writer of a lake compacts; the others' commits see a table that moved, and nothing new.
         self.compactor = self._compactor() if self._compacts else None

@@ -20,6 +20,7 @@ from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailabl
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing import commits
+from dc_platform.landing import files as landing_files
 from dc_platform.points import Point
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.helpers.landing import (
@@ -173,7 +174,7 @@ def test_files_of_a_landing_that_failed_before_its_commits_are_removed(
 ) -> None:
     """Silver's file is written while bronze and quarantine are: each attempt leaves one."""
     writer = committer(lake)
-    original = commits.write_file
+    original = landing_files.write_file
     failed: list[int] = []
 
     def write_file(lake: Lake, of: TableSpec, *args: Any, **more: Any) -> Any:
@@ -182,7 +183,7 @@ def test_files_of_a_landing_that_failed_before_its_commits_are_removed(
             raise StoreUnavailableError("full")
         return original(lake, of, *args, **more)
 
-    monkeypatch.setattr(commits, "write_file", write_file)
+    monkeypatch.setattr(landing_files, "write_file", write_file)
     for _ in range(3):
         with pytest.raises(StoreUnavailableError):
             writer.land(batch(RECORDS))

@@ -171,7 +171,7 @@ class SimLander:
             owner=name,
             clock=lambda: datetime.fromtimestamp(clock_ms() / 1000, UTC),
             reached=reached,
-            writers=Inline(),
+            threads=Inline(),
         )
 
     def run(self) -> None:

@@ -1,0 +1,83 @@
+"""The data files of a landing: written in threads, and none forgotten that no commit was tried with.
+
+A landing that fails before its commits leaves some, and is tried again for minutes: a full disk would
+be filled with them as soon as it has room. Once a commit was tried with a file, the log alone can tell
+whether it is live, so it is no longer one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future
+from datetime import datetime
+
+import pyarrow as pa
+
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, TableSpec
+from dc_platform.lake.identity_files import IdentityFiles
+from dc_platform.lake.parquet import FAST_LEVEL, DataFile, write_file
+from dc_platform.lake.store import Lake
+from dc_platform.landing.batch import bronze_rows, silver_rows
+from dc_platform.landing.ordered import Ordered
+from dc_platform.points import Point, Reached
+
+
+class LandingFiles:
+    """Files of the tables that one run lands in; each is written by one thread."""
+
+    def __init__(
+        self, lake: Lake, identities: IdentityFiles, threads: Executor, reached: Reached
+    ) -> None:
+        self._lake = lake
+        self._identities = identities
+        self._threads = threads
+        self._reached = reached
+        self._unused: dict[str, TableSpec] = {}
+
+    def begin_bronze(self, rows: pa.Table, at: datetime) -> Future[list[DataFile]]:
+        """Begin to write judged rows; no file for none."""
+
+        def work() -> list[DataFile]:
+            return [self.write(BRONZE_EVENTS, bronze_rows(rows, at), at)] if len(rows) else []
+
+        return self._threads.submit(work)
+
+    def begin_silver(self, rows: pa.Table, found: Ordered, at: datetime) -> Future[DataFile | None]:
+        """Begin `silver`."""
+        return self._threads.submit(self.silver, rows, found, at)
+
+    def silver(self, rows: pa.Table, found: Ordered, at: datetime) -> DataFile | None:
+        """Write rows, and beside them their identities; None for none."""
+        if not len(rows):
+            return None
+        file = self.write(SILVER_EVENTS, silver_rows(rows, at), at)
+        self._reached(Point.SILVER_FILE)
+        self._identities.write(file.path, *found.keys, found.scopes)
+        self._reached(Point.IDENTITY_FILE)
+        return file
+
+    def write(self, spec: TableSpec, rows: pa.Table, at: datetime) -> DataFile:
+        """Write rows of a table, which were processed `at`."""
+        file = write_file(self._lake, spec, rows, partition=at.date(), level=FAST_LEVEL)
+        self._unused[file.path] = spec
+        return file
+
+    def use(self, files: Iterable[DataFile]) -> None:
+        """A commit is tried with these."""
+        for file in files:
+            self._unused.pop(file.path, None)
+
+    def drop(self, spec: TableSpec, file: DataFile) -> None:
+        """Delete a file that is certainly not live, with the identities that were kept of it."""
+        self._remove(spec, file.path)
+
+    def drop_unused(self) -> None:
+        """Delete those that no commit was tried with."""
+        while self._unused:
+            path, spec = self._unused.popitem()
+            self._remove(spec, path)
+
+    def _remove(self, spec: TableSpec, path: str) -> None:
+        self._lake.remove(spec, path)
+        if spec is SILVER_EVENTS:
+            self._identities.remove(path)
