@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         32.0,
         gt=0,
         description="Target size of silver's data files in a flood, as far as memory allows: a batch"
-        " never holds more than 200,000 events or 128 MiB of records.",
+        " never holds more than 150,000 events or 128 MiB of records.",
     )
     landing_run_minutes: float = Field(
         10.0, gt=0, description="Age at which a landing run is handed over to a successor."

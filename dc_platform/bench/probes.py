@@ -10,19 +10,23 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import httpx
 
 from dc_platform.bench.measure import BenchFailedError
 from dc_platform.bench.stack import Stack
 
+T = TypeVar("T")
+
 _POLL_SECONDS = 0.005
 _PATIENCE_SECONDS = 30.0
-# So many ask at once, 200 times a second each at most: what is due beyond them waits, and is timed all
-# the same. More would be a load of their own on two cores.
+# So many are sent at once, and so many ask, 200 times a second each at most: what is due beyond
+# them waits, and is timed all the same. More would be a load of their own on two cores. Who sends
+# never waits for one that asks: when answers take 10 s, acknowledgements need not.
 _AT_ONCE = 8
 
 
@@ -38,8 +42,23 @@ class Probe:
     delay_ms: float
 
 
+class Sent(NamedTuple):
+    """An acknowledged event: its id and timestamp, and when it was due and acknowledged, both of the
+    monotonic clock; `acknowledged_at` in epoch seconds.
+    """
+
+    event_id: str
+    at_ms: int
+    due: float
+    acknowledged: float
+    acknowledged_at: float
+
+
 class Prober:
-    """Sends an event and waits for it, `patience` seconds from its acknowledgement on. Thread-safe."""
+    """Sends events and waits for each, `patience` seconds from when it is first asked for.
+
+    Thread-safe.
+    """
 
     def __init__(
         self,
@@ -61,26 +80,28 @@ class Prober:
         self.refused = 0
         self.failed_queries = 0
 
-    def send(self, due: float) -> Probe | None:
-        """One event and its way, from `due` (of the monotonic clock) on; None when it was refused.
-
-        Raises BenchFailedError when no answer has it in time.
-        """
+    def send(self, due: float) -> Sent | None:
+        """One event, due at `due` of the monotonic clock; None when it was refused."""
         event_id = str(uuid.uuid4())
         at = time.time_ns() // 1_000_000
         event = {"eventId": event_id, "eventType": "probe", "timestamp": at, "payload": {}}
         answer = self._writer.post(self._events, json={"events": [event]})
         acknowledged, acknowledged_at = time.monotonic(), time.time()
-        if answer.status_code != 200:
-            with self._lock:
-                self.refused += 1
-            return None
+        if answer.status_code == 200:
+            return Sent(event_id, at, due, acknowledged, acknowledged_at)
+        with self._lock:
+            self.refused += 1
+        return None
+
+    def wait_for(self, sent: Sent) -> Probe:
+        """Ask until an answer has it. Raises BenchFailedError when none has in time."""
         query = {
-            "from": at,
-            "to": at + 1,
-            "filters": [{"field": "eventId", "operator": "=", "value": event_id}],
+            "from": sent.at_ms,
+            "to": sent.at_ms + 1,
+            "filters": [{"field": "eventId", "operator": "=", "value": sent.event_id}],
             "limit": 1,
         }
+        patient_until = max(time.monotonic(), sent.acknowledged) + self._patience
         while True:
             found = self._reader.post(self._query, json=query)
             now = time.monotonic()
@@ -88,12 +109,12 @@ class Prober:
                 with self._lock:
                     self.failed_queries += 1
             elif found.json()["totalCount"] == 1:
-                ack_ms, delay_ms = (acknowledged - due) * 1000, (now - due) * 1000
-                return Probe(event_id, acknowledged_at, ack_ms, delay_ms)
-            if now - acknowledged > self._patience:
+                ack_ms, delay_ms = ((t - sent.due) * 1000 for t in (sent.acknowledged, now))
+                return Probe(sent.event_id, sent.acknowledged_at, ack_ms, delay_ms)
+            if now > patient_until:
                 raise BenchFailedError(
-                    f"no answer had the event {event_id} after {now - acknowledged:.0f} s:"
-                    f" {found.text[:300]}"
+                    f"no answer had the event {sent.event_id} {now - sent.acknowledged:.0f} s after"
+                    f" its acknowledgement: {found.text[:300]}"
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -112,7 +133,8 @@ class Probing:
     def __enter__(self) -> Probing:
         self._stop = threading.Event()
         self._error: Exception | None = None
-        self._pool = ThreadPoolExecutor(_AT_ONCE, "probe")
+        self._senders = ThreadPoolExecutor(_AT_ONCE, "send")
+        self._askers = ThreadPoolExecutor(_AT_ONCE, "ask")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
@@ -126,7 +148,8 @@ class Probing:
     def wait(self) -> None:
         """Until the schedule is over, and each probe of it has its answer."""
         self._thread.join()
-        self._pool.shutdown()
+        self._senders.shutdown()
+        self._askers.shutdown()
 
     def _run(self) -> None:
         begun = time.monotonic()
@@ -135,20 +158,26 @@ class Probing:
             due = begun + number * self.pause
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
-            self._pool.submit(self._send, due)
+            self._senders.submit(self._noted, self._send, due)
             number += 1
 
     def _send(self, due: float) -> None:
+        sent = self.prober.send(due)
+        if sent is not None:
+            self._askers.submit(self._noted, self._ask, sent)
+
+    def _ask(self, sent: Sent) -> None:
+        self.sent.append(self.prober.wait_for(sent))
+
+    def _noted(self, work: Callable[[T], None], of: T) -> None:
+        """Do some work; the first error ends the schedule, and comes out of `with`."""
         if self._error:
             return
         try:
-            probe = self.prober.send(due)
+            work(of)
         except Exception as error:
             self._error = self._error or error
             self._stop.set()
-        else:
-            if probe is not None:
-                self.sent.append(probe)
 
 
 def percentiles(name: str, delays_ms: Sequence[float]) -> dict[str, float]:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# What a batch may hold whatever the target file size: of 320 bytes each, 200,000 judged events are
+# What a batch may hold whatever the target file size: of 320 bytes each, 150,000 judged events are
 # 0.2 GB, and up to three batches are held at once (read, waiting, committed).
-HELD_ROWS = 200_000
+HELD_ROWS = 150_000
 HELD_BYTES = 128 * 2**20
 
 # Of a full batch, what the first ones of a run take: committing begins after 0.1 s instead of 0.5.

@@ -159,7 +159,7 @@ def test_the_first_batches_of_a_run_are_small() -> None:
     pacing = Pacing(1.0, 10_000 * MB)
     sizes = []
     for _ in range(4):
-        sizes.append(next(n for n in range(0, HELD_ROWS + 1, 1000) if pacing.full(n, 1)))
+        sizes.append(next(n for n in range(0, HELD_ROWS + 1, 500) if pacing.full(n, 1)))
         pacing.closed()
     assert sizes == [HELD_ROWS // 4, HELD_ROWS // 2, HELD_ROWS, HELD_ROWS]
     assert Pacing(1.0, 8 * MB).full(1, 8 * MB)
