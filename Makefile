@@ -91,8 +91,9 @@ soak: setup  ## 20,000 commits with everything at work beside them; plot in docs
 bench-freshness: setup  ## from the ack to the query
 	$(BIN)/dcp bench freshness
 
-bench-commits: setup  ## landings a second of 1, 2, 4 and 8 writers together (ARGS="--seconds N …")
+bench-commits: setup benchmarks/.venv/.ready  ## commits a second of 1, 2, 4 and 8 writers, on disk and S3 (ARGS="--seconds N …")
 	$(BIN)/python -m benchmarks.commits $(ARGS)
+	$(BIN)/python -m benchmarks.store_commits $(ARGS)
 
 clean:  ## remove what setup made (keeps .dcp, the data)
 	rm -rf .venv benchmarks/.venv .tools .mypy_cache .ruff_cache .pytest_cache

@@ -218,6 +218,7 @@ def _probed(prefix: str, probing: Probing) -> dict[str, Any]:
         f"{prefix}probes": len(probing.sent),
         **percentiles(f"{prefix}union", [probe.delay_ms for probe in probing.sent]),
         **percentiles(f"{prefix}probe_ack", [probe.ack_ms for probe in probing.sent]),
+        f"{prefix}asked_late_probes": sum(probe.asked_late for probe in probing.sent),
         f"{prefix}refused_probes": probing.prober.refused,
         f"{prefix}failed_queries": probing.prober.failed_queries,
     }

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _POLL_SECONDS = 0.005
 _PATIENCE_SECONDS = 30.0
+_LATE_SECONDS = 0.05
 # So many are sent at once, and so many ask, 200 times a second each at most: what is due beyond
 # them waits, and is timed all the same. More would be a load of their own on two cores. Who sends
 # never waits for one that asks: when answers take 10 s, acknowledgements need not.
@@ -34,12 +35,14 @@ _AT_ONCE = 8
 class Probe:
     """An acknowledged event. `acknowledged_at` in epoch seconds; `ack_ms` until the gateway's `200`,
     `delay_ms` until the first answer that has it, both from the moment at which it was due.
+    `asked_late`: whether all that ask were busy with others at first, so that it may have been there.
     """
 
     event_id: str
     acknowledged_at: float
     ack_ms: float
     delay_ms: float
+    asked_late: bool
 
 
 class Sent(NamedTuple):
@@ -101,7 +104,8 @@ class Prober:
             "filters": [{"field": "eventId", "operator": "=", "value": sent.event_id}],
             "limit": 1,
         }
-        patient_until = max(time.monotonic(), sent.acknowledged) + self._patience
+        asked_late = time.monotonic() - sent.acknowledged > _LATE_SECONDS
+        patient_until = time.monotonic() + self._patience
         while True:
             found = self._reader.post(self._query, json=query)
             now = time.monotonic()
@@ -110,7 +114,7 @@ class Prober:
                     self.failed_queries += 1
             elif found.json()["totalCount"] == 1:
                 ack_ms, delay_ms = ((t - sent.due) * 1000 for t in (sent.acknowledged, now))
-                return Probe(sent.event_id, sent.acknowledged_at, ack_ms, delay_ms)
+                return Probe(sent.event_id, sent.acknowledged_at, ack_ms, delay_ms, asked_late)
             if now > patient_until:
                 raise BenchFailedError(
                     f"no answer had the event {sent.event_id} {now - sent.acknowledged:.0f} s after"

@@ -20,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
@@ -31,7 +31,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
-from dc_platform.lake.parquet import DataFile
+from dc_platform.lake.parquet import LANDED, DataFile
 from dc_platform.lake.store import Lake
 
 Partitions = Mapping[date, Sequence[DataFile]] | Mapping[None, Sequence[DataFile]]
@@ -60,11 +60,21 @@ class Snapshot:
         return [f"{self.root}/{path}" for path in self.actions["path"].to_pylist()]
 
     @property
-    def newest(self) -> str | None:
-        """Absolute path of the live file that was written last; None when there are none."""
-        if not len(self.actions):
-            return None
-        return self.paths[int(np.argmax(self.actions["modification_time"].to_numpy()))]
+    def landed_last(self) -> str | None:
+        """Absolute path of the live file that landing wrote last; None when all are merged."""
+        written = self.actions["modification_time"].to_pylist()
+        landed = [
+            (at, path)
+            for at, path in zip(written, self.paths, strict=True)
+            if PurePosixPath(path).name.startswith(LANDED)
+        ]
+        return max(landed)[1] if landed else None
+
+    def rows_of(self, paths: Collection[str]) -> int:
+        """Rows of some of the live files."""
+        rows = zip(self.paths, self.actions["num_records"].to_pylist(), strict=True)
+        wanted = set(paths)
+        return sum(n or 0 for path, n in rows if path in wanted)
 
     def bounds(self, column: str) -> tuple[pa.Array, pa.Array]:
         """(minimum, maximum) of `column` per file; null where the log has none."""

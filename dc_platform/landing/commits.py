@@ -242,9 +242,9 @@ class Committer:
 
     def _fresh(self, index: IdentityIndex, found: Ordered, snapshot: Snapshot) -> Mask:
         """Which of the identities are new, in their own order."""
-        if self._reading_ahead is not None:
-            self._reading_ahead.result()
-            self._reading_ahead = None
+        reading, self._reading_ahead = self._reading_ahead, None
+        if reading is not None:
+            reading.result()
         if not len(found):
             return np.zeros(0, bool)
         return found.firsts() & ~index.known(found.keys, found.scopes, snapshot)

@@ -8,8 +8,9 @@ whether it is live, so it is no longer one of these.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from datetime import datetime
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -20,6 +21,8 @@ from dc_platform.lake.store import Lake
 from dc_platform.landing.batch import bronze_rows, silver_rows
 from dc_platform.landing.ordered import Ordered
 from dc_platform.points import Point, Reached
+
+T = TypeVar("T")
 
 
 class LandingFiles:
@@ -33,6 +36,7 @@ class LandingFiles:
         self._threads = threads
         self._reached = reached
         self._unused: dict[str, TableSpec] = {}
+        self._writing: list[Future[Any]] = []
 
     def begin_bronze(self, rows: pa.Table, at: datetime) -> Future[list[DataFile]]:
         """Begin to write judged rows; no file for none."""
@@ -40,11 +44,15 @@ class LandingFiles:
         def work() -> list[DataFile]:
             return [self.write(BRONZE_EVENTS, bronze_rows(rows, at), at)] if len(rows) else []
 
-        return self._threads.submit(work)
+        return self._begin(self._threads.submit(work))
 
     def begin_silver(self, rows: pa.Table, found: Ordered, at: datetime) -> Future[DataFile | None]:
         """Begin `silver`."""
-        return self._threads.submit(self.silver, rows, found, at)
+        return self._begin(self._threads.submit(self.silver, rows, found, at))
+
+    def _begin(self, writing: Future[T]) -> Future[T]:
+        self._writing.append(writing)
+        return writing
 
     def silver(self, rows: pa.Table, found: Ordered, at: datetime) -> DataFile | None:
         """Write rows, and beside them their identities; None for none."""
@@ -72,7 +80,9 @@ class LandingFiles:
         self._remove(spec, file.path)
 
     def drop_unused(self) -> None:
-        """Delete those that no commit was tried with."""
+        """Delete those that no commit was tried with, also those that are still being written."""
+        wait(self._writing)
+        self._writing.clear()
         while self._unused:
             path, spec = self._unused.popitem()
             self._remove(spec, path)

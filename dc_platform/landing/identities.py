@@ -35,6 +35,7 @@ Scopes = npt.NDArray[np.int64]
 
 _READERS = 2
 _BYTES_PER_KEY = 4
+_MOST_READ_AHEAD = 50_000_000
 _NO_SCOPES: Scopes = np.empty(0, np.int64)
 _NO_KEYS = Keys(np.empty(0, np.uint64), np.empty(0, np.uint64))
 
@@ -93,14 +94,17 @@ class IdentityIndex:
         return self._known.contain(keys)
 
     def read_ahead(self, snapshot: Snapshot) -> None:
-        """Read what a first batch is likely to be looked up in: the scopes of the table's newest file.
+        """Read what a first batch is likely to be looked up in: the scopes of what landed last.
 
         20,000,000 identities take half a second, in which a run connects and reads its first batch.
+        More than twice as many are left to the batch, which may need a part of them.
         """
         try:
             self._follow(snapshot)
-            newest = snapshot.newest
+            newest = snapshot.landed_last
             scopes = self._scopes_of(newest) if newest else _NO_SCOPES
+            if snapshot.rows_of(files_with(snapshot, scopes)) > _MOST_READ_AHEAD:
+                return
             if len(scopes) and self._load_or_forget(scopes, scopes, snapshot):
                 # Looking for nothing makes the bitmap.
                 self._known.contain(_NO_KEYS)

@@ -276,7 +276,7 @@ class Lander:
         self._committer.refresh()
 
     def close(self) -> None:
-        """Stop the writer threads; a merge of files that is under way is dropped."""
+        """Wait for the threads that read ahead and write; a merge that is under way is dropped."""
         if self.compactor is not None:
             self.compactor.close()
         self._committer.close()

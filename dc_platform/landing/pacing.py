@@ -58,7 +58,7 @@ class Pacing:
         self._file_bytes = file_bytes
         self._rows = rows
         self._bytes = bytes_
-        self.draining = draining
+        self._draining = draining
         self._clock = clock
         self._share = _FILE_SHARE
         self._commit_seconds = 0.0
@@ -81,7 +81,7 @@ class Pacing:
         `age`: seconds since its first record was read, None without records. `idle`: the topic has
         nothing more to give. `late`: seconds that the record had waited in Kafka when it was read.
         """
-        if idle and self.draining:
+        if idle and self._draining:
             return True
         if self._committing:
             return False

@@ -33,8 +33,6 @@ from dc_platform.points import Point, Reached, unarmed
 log = logging.getLogger(__name__)
 
 _POLL_MS = 100
-# What ends when nothing more is there waits less until it knows.
-_DRAINING_POLL_MS = 20
 _RETRY_SECONDS = 0.5
 _GATHER_RECORDS = 20_000
 
@@ -201,7 +199,7 @@ class BatchReader:
     def _step(self, reader: RecordReader) -> None:
         if self._open.full(self._pacing):
             self._hand_over(wait=True)
-        poll = reader.poll(_DRAINING_POLL_MS if self._pacing.draining else _POLL_MS)
+        poll = reader.poll(_POLL_MS)
         if not poll.records:
             # Positions move without records, too, over the markers of transactions.
             poll = Poll([], reader.positions(self._open.positions))

@@ -36,7 +36,7 @@ class Files:
         self.files: list[tuple[str, list[Row]]] = []
 
     def write(self, rows: list[Row]) -> str:
-        name = f"{uuid.uuid4()}.parquet"
+        name = f"part-{uuid.uuid4()}.parquet"
         table = pa.table(
             {
                 "source_id": pa.array([row[0] for row in rows], pa.string()),
@@ -58,6 +58,7 @@ class Files:
                 "path": pa.array([name for name, _ in self.files], pa.string()),
                 "min.dedup_scope": pa.array([low for low, _ in bounds], pa.int32()),
                 "max.dedup_scope": pa.array([high for _, high in bounds], pa.int32()),
+                "num_records": pa.array([len(rows) for _, rows in self.files], pa.int64()),
                 "modification_time": pa.array(range(len(self.files)), pa.int64()),
             }
         )

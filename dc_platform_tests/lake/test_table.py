@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -160,6 +161,19 @@ def test_statistics_of_the_files_are_in_the_snapshot(lake: Lake) -> None:
     low, high = table(lake).snapshot().bounds("dedup_scope")
     assert (low.to_pylist(), high.to_pylist()) == ([10], [20])
     assert low.type == high.type == pa.int32()
+
+
+def test_the_snapshot_tells_what_landed_last_and_how_much(lake: Lake) -> None:
+    writer = table(lake)
+    assert (writer.snapshot().landed_last, writer.snapshot().rows_of([])) == (None, 0)
+    first = write_silver(lake, [silver_row(n) for n in (1, 2)])
+    later = replace(write_silver(lake, [silver_row(3)]), modified_ms=first.modified_ms + 1)
+    writer.commit([later], txns={}, exact=True)
+    writer.commit([first], txns={}, exact=True)
+    found = writer.snapshot()
+    assert found.landed_last == f"{lake.uri_of(SILVER_EVENTS)}/{later.path}"
+    assert found.rows_of([path for path in found.paths if path != found.landed_last]) == 2
+    assert found.rows_of(found.paths) == 3
 
 
 def test_of_many_exact_commits_at_once_one_wins_each_version(lake: Lake) -> None:

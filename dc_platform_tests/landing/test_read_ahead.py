@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.landing import identities
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import Keys
 from dc_platform_tests.helpers.events import some_uuid
@@ -84,6 +85,35 @@ def test_what_is_too_much_for_memory_is_left_to_the_look_up(files: Files, limit:
     made = index(limit)
     made.read_ahead(files.snapshot())
     assert not len(made)
+    check(made, files)
+
+
+def test_more_than_the_batch_may_need_is_not_read(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = index()
+    reads = Reads(made, monkeypatch)
+    monkeypatch.setattr(identities, "_MOST_READ_AHEAD", len(OLD + NEWEST) - 1)
+    made.read_ahead(files.snapshot())
+    assert not reads.paths
+    check(made, files)
+
+
+def test_a_merged_file_does_not_say_what_comes_next(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged = files.write(LATER)
+    name = merged.rsplit("/", 1)[1]
+    renamed = name.removeprefix("part-")
+    (files.root / name).rename(files.root / renamed)
+    files.files[-1] = (renamed, LATER)
+    assert files.snapshot().landed_last == files.snapshot().paths[1]
+    files.files = files.files[-1:]
+    assert files.snapshot().landed_last is None
+    made = index()
+    reads = Reads(made, monkeypatch)
+    made.read_ahead(files.snapshot())
+    assert not reads.paths
     check(made, files)
 
 

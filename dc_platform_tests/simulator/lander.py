@@ -173,9 +173,12 @@ class SimLander:
             reached=reached,
             threads=Inline(),
         )
+        self._committer.read_ahead()
 
     def run(self) -> None:
         """Land until told to stop, and then until all is landed."""
+        self._reached("read ahead")
+        self._committer.refresh()
         begins = self._own(self._connect().beginning_offsets())
         self._committer.begin(begins)
         self._reached("prepared")

@@ -243,7 +243,8 @@ class SimDelta:
 
 
 def _actions_schema(spec: TableSpec) -> pa.Schema:
-    fields = [("path", pa.string()), ("size_bytes", pa.int64()), ("num_records", pa.int64())]
+    numbers = ("size_bytes", "modification_time", "num_records")
+    fields = [("path", pa.string()), *((name, pa.int64()) for name in numbers)]
     for side in ("min", "max"):
         fields += [(f"{side}.{n}", spec.columns.field(n).type) for n in _bounded(spec)]
     if spec.partition_by:
@@ -258,7 +259,12 @@ def _bounded(spec: TableSpec) -> list[str]:
 
 def _row(add: AddAction, spec: TableSpec) -> dict[str, Any]:
     stats: Mapping[str, Any] = json.loads(add.stats)
-    row = {"path": add.path, "size_bytes": add.size, "num_records": stats["numRecords"]}
+    row = {
+        "path": add.path,
+        "size_bytes": add.size,
+        "modification_time": add.modification_time,
+        "num_records": stats["numRecords"],
+    }
     for side in ("min", "max"):
         row |= {f"{side}.{n}": stats[f"{side}Values"].get(n) for n in _bounded(spec)}
     if spec.partition_by:
