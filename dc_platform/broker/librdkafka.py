@@ -8,10 +8,8 @@ after that are given out, the broker is asked for the topic's id.
 
 from __future__ import annotations
 
-import gc
 import logging
 import struct
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +30,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
+from dc_platform.broker.garbage import garbage_left
 from dc_platform.broker.records import (
     MAX_RECORD_BYTES,
     NO_HEADERS,
@@ -94,6 +93,11 @@ _GONE = {
     KafkaError._LOG_TRUNCATION,
     KafkaError.OFFSET_OUT_OF_RANGE,
 }
+
+# A batch whose checksum fails, or that cannot be unpacked: damaged on the broker's own disk.
+_DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION}
+# How soon it is asked for again: another replica may have it whole, or a person has deleted it.
+_DAMAGED_SECONDS = 10.0
 
 _timestamp_ms: Callable[[tuple[int, int]], int] = itemgetter(1)
 
@@ -178,6 +182,8 @@ class LibrdkafkaReader:
         self._max_records = max_records
         self._positions: dict[int, int] = {}
         self._failed: PlatformError | None = None
+        # Partitions that are not read now → when they are again, of the monotonic clock.
+        self._damaged: dict[int, float] = {}
         servers = {**_CONNECTING, "bootstrap.servers": bootstrap}
         self._admin = AdminClient({**servers, "log_level": 0})
         self._watch = _TopicWatch(self._admin, info)
@@ -201,6 +207,7 @@ class LibrdkafkaReader:
     def assign(self, offsets: Mapping[int, int]) -> None:
         """Read from these offsets on, partition → next offset."""
         self._positions, self._failed = dict(offsets), None
+        self._damaged.clear()
         with self._translated("assign"):
             self._consumer.assign(
                 [TopicPartition(self.info.name, number, at) for number, at in offsets.items()]
@@ -211,6 +218,7 @@ class LibrdkafkaReader:
         try:
             poll = Poll((), {})
             with self._translated("poll"):
+                self._read_damaged_again()
                 if self._failed is None:
                     poll = self._consume(timeout_ms / 1000)
                 # An offset may be out of range because it is another topic's.
@@ -232,7 +240,7 @@ class LibrdkafkaReader:
         while seconds >= 0 and not parts and self._failed is None:
             # `consume` waits until it has as many as it was asked for.
             messages = self._consumer.consume(1, seconds)
-            with _garbage_left:
+            with garbage_left:
                 size, room = 0, self._max_records
                 while messages:
                     records = self._take(messages, ends)
@@ -248,7 +256,7 @@ class LibrdkafkaReader:
 
     def _take(self, messages: list[Message], ends: dict[int, int]) -> Records:
         """The records among the messages; `ends` is moved behind each partition's last."""
-        if any(map(Message.error, messages)):
+        if self._damaged or any(map(Message.error, messages)):
             messages = self._take_events(messages, ends)
         size = len(messages)
         partitions = list(map(Message.partition, messages))
@@ -270,6 +278,9 @@ class LibrdkafkaReader:
         reached = {**self._positions, **ends}
         for message in messages:
             error, partition, offset = message.error(), message.partition(), message.offset()
+            if partition in self._damaged:
+                # The client goes on behind what it could not read.
+                continue
             if error is None:
                 records.append(message)
                 reached[partition] = offset + 1
@@ -278,6 +289,8 @@ class LibrdkafkaReader:
             elif partition is None or partition < 0:
                 # Of a connection, or of the group that nobody joins: reading goes on.
                 self._log.complaint = error.str()
+            elif error.code() in _DAMAGED:
+                self._set_aside(partition, reached.get(partition, offset), error)
             elif error.code() in _GONE and 0 <= offset < reached.get(partition, 0):
                 # Of an assignment before this one: it may come when reading stands elsewhere.
                 log.debug("partition %d: late answer for offset %d", partition, offset)
@@ -287,6 +300,27 @@ class LibrdkafkaReader:
                 self._failed = kind(what)
                 break
         return records
+
+    def _set_aside(self, partition: int, offset: int, error: KafkaError) -> None:
+        """Read the other partitions on: what is damaged stands in the way of its own alone."""
+        log.error(
+            "partition %d of %s: the records from offset %d on are damaged on the broker's disk (%s);"
+            " they are asked for again every %d s, and other partitions go on. When no replica has"
+            " them whole: kafka-delete-records up to the offset behind them",
+            *(partition, self.info.name, offset, error.str(), _DAMAGED_SECONDS),
+        )
+        self._damaged[partition] = time.monotonic() + _DAMAGED_SECONDS
+        self._consumer.incremental_unassign([TopicPartition(self.info.name, partition)])
+
+    def _read_damaged_again(self) -> None:
+        now = time.monotonic()
+        due = [partition for partition, at in self._damaged.items() if at <= now]
+        for partition in due:
+            del self._damaged[partition]
+        if due:
+            self._consumer.incremental_assign(
+                [TopicPartition(self.info.name, p, self._positions[p]) for p in due]
+            )
 
     def positions(self, partitions: Iterable[int]) -> dict[int, int]:
         """Partition → the offset that the next poll reads from."""
@@ -316,34 +350,6 @@ class LibrdkafkaReader:
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close()
-
-
-class _GarbageLeft:
-    """Spares the collector the client's messages, which make no cycles: a fifth of the time.
-
-    Several readers of a process may poll at once: the last one that is done has it collect again.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._polls = 0
-        self._collecting = False
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._polls:
-                self._collecting = gc.isenabled()
-                gc.disable()
-            self._polls += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._polls -= 1
-            if not self._polls and self._collecting:
-                gc.enable()
-
-
-_garbage_left = _GarbageLeft()
 
 
 def _headers(messages: Sequence[Message]) -> list[dict[str, bytes]] | None:
