@@ -182,7 +182,7 @@ def test_what_kafka_deleted_before_it_landed_is_on_record(scene: Scene) -> None:
 def test_a_lander_that_is_killed_again_and_again_lands_each_event_once(scene: Scene) -> None:
     rng = random.Random(7)
     producer = scene.producer(linger_ms=20)
-    sent = list(ids(20_000))
+    sent = list(ids(40_000))
     # A poll gives 2,000 records at most: many commits for the kills to fall between.
     for start in range(0, len(sent), 2):
         block = [*sent[start : start + 2], rng.choice(sent[: start + 2])]
@@ -201,7 +201,7 @@ def test_a_lander_that_is_killed_again_and_again_lands_each_event_once(scene: Sc
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if silver_version(scene.lake) > version:
-                time.sleep(rng.random() * 0.3)
+                time.sleep(rng.random() * 0.1)
                 process.send_signal(signal.SIGKILL)
                 kills += 1
                 break
