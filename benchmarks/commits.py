@@ -9,22 +9,19 @@ landing, how often silver's commit was tried for one landing, and how often it w
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing as mp
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, count, islice
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.writers import Clock, land_until, options, share_of_slowest, side_by_side
 from dc_platform.bench import workload
 from dc_platform.bench.stencil import uuids
 from dc_platform.broker.records import Record, TopicInfo
@@ -92,30 +89,8 @@ def _another(batch: Batch, partition: int, offset: int) -> Batch:
     return Batch(judged, {partition: Range(offset, offset + 1)}, batch.bytes)
 
 
-def land_until(
-    ended: Callable[[], bool], ready: Iterable[Batch], land: Callable[[Batch], None]
-) -> tuple[int, float]:
-    """Land until the clock has ended: how many were landed before, and the seconds of the slowest."""
-    landings, slowest = 0, 0.0
-    for batch in ready:
-        begun = time.monotonic()
-        land(batch)
-        slowest = max(slowest, time.monotonic() - begun)
-        if ended():
-            break
-        landings += 1
-    return landings, slowest
-
-
-def write(
-    uri: str,
-    slot: Slot,
-    events: int,
-    together: Barrier,
-    end: Synchronized[float],
-    results: mp.Queue[Done],
-) -> None:
-    """One writer: land until `end`, of the monotonic clock, which all processes share."""
+def write(uri: str, slot: Slot, events: int, clock: Clock) -> Done:
+    """One writer: land until the clock ends."""
     info = TopicInfo("bench", "bench", _TOPIC, slot.of)
     tries = given_up = 0
 
@@ -145,37 +120,19 @@ def write(
     ready = batches(slot.number, events)
     # With the first of them all are made that are made from events.
     ready = chain([next(ready)], ready)
-    together.wait()
-    # Meanwhile the clock is set.
-    together.wait()
+    clock.start()
     used = time.process_time()
-    landings, slowest = land_until(lambda: time.monotonic() >= end.value, ready, land)
+    landings, slowest = land_until(clock.ended, ready, land)
     used = time.process_time() - used
     committer.close()
-    results.put(Done(landings, slowest, tries, given_up, used))
+    return Done(landings, slowest, tries, given_up, used)
 
 
 def measure(directory: Path, writers: int, *, events: int, seconds: float) -> dict[str, Any]:
     """Let so many writers land for so long into an empty lake."""
     uri = str(directory / f"lake-{writers}")
-    context = mp.get_context("spawn")
-    together, end = context.Barrier(writers + 1), context.Value("d", 0.0)
-    results: mp.Queue[Done] = context.Queue()
     slots = [Slot(number, writers) for number in range(writers)]
-    started = [
-        context.Process(target=write, args=(uri, slot, events, together, end, results))
-        for slot in slots
-    ]
-    for process in started:
-        process.start()
-    # All have their batches; then the clock is set, and all begin.
-    together.wait()
-    end.value = time.monotonic() + seconds
-    together.wait()
-    done = [results.get(timeout=seconds + 120) for _ in started]
-    for process in started:
-        process.join()
-    return figures(done, seconds)
+    return figures(side_by_side(write, [(uri, slot, events) for slot in slots], seconds), seconds)
 
 
 def figures(done: Sequence[Done], seconds: float) -> dict[str, Any]:
@@ -186,7 +143,7 @@ def figures(done: Sequence[Done], seconds: float) -> dict[str, Any]:
     return {
         "writers": len(done),
         "landings_per_second": round(sum(counts) / seconds, 1),
-        "slowest_writers_share": round(min(counts) / max(1, *counts), 2),
+        "slowest_writers_share": share_of_slowest(counts),
         "slowest_landing_seconds": round(max(one.slowest_seconds for one in done), 2),
         "tries_per_landing": round(sum(one.tries for one in done) / begun, 2),
         "cpu_ms_per_landing": round(1000 * sum(one.cpu_seconds for one in done) / begun, 1),
@@ -196,20 +153,16 @@ def figures(done: Sequence[Done], seconds: float) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.commits", description=__doc__)
-    parser.add_argument("--writers", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--events", type=int, default=200, help="events of a batch")
-    parser.add_argument("--seconds", type=float, default=20.0)
-    options = parser.parse_args(arguments)
+    given = options("commits", __doc__, arguments)
     directory = Path(tempfile.mkdtemp(prefix="dcp-commits-"))
     try:
         found = [
-            measure(directory, writers, events=options.events, seconds=options.seconds)
-            for writers in options.writers
+            measure(directory, writers, events=given.events, seconds=given.seconds)
+            for writers in given.writers
         ]
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    print(json.dumps({"events_per_batch": options.events, "local_disk": found}))
+    print(json.dumps({"events_per_batch": given.events, "local_disk": found}))
 
 
 if __name__ == "__main__":

@@ -10,20 +10,16 @@ table has its rows. The last line printed is a JSON object.
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing as mp
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Barrier
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,17 +27,24 @@ import httpx
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
+from benchmarks.writers import Clock, land_until, share_of_slowest, side_by_side
+from benchmarks.writers import options as given_options
 from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.table import AFTER_COMMIT
+from dc_platform.stack.ports import choose
 
 _WEED = Path(__file__).parent / ".venv" / "bin" / "weed"
 _BUCKET = "lake"
 _KEY, _SECRET = "benchmark", "benchmark"
 _START_SECONDS = 60.0
-_AFTER_COMMIT = PostCommitHookProperties(cleanup_expired_logs=False)
+_PORTS = (
+    *("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port"),
+    *("volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port.iceberg"),
+)
 _SCHEMA = pa.schema([("id", pa.string())])
 
 Options = Mapping[str, str]
@@ -56,14 +59,6 @@ class Done(NamedTuple):
     slowest_seconds: float
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 @contextmanager
 def seaweed(directory: Path) -> Iterator[tuple[str, Options]]:
     """(URI of an empty lake, options of delta-rs) on a store of its own."""
@@ -74,21 +69,12 @@ def seaweed(directory: Path) -> Iterator[tuple[str, Options]]:
         "actions": ["Admin", "Read", "Write", "List"],
     }
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    names = (
-        *("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port"),
-        *("volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port.iceberg"),
-    )
-    chosen = dict(zip(names, _free_ports(len(names)), strict=True))
+    # Two blocks of free ports have enough.
+    free = [port for _ in range(2) for port in choose(needed=(), remembered={}, auto=True).values()]
+    chosen = dict(zip(_PORTS, free, strict=False))
     command = [
-        *(
-            str(_WEED),
-            f"-logdir={directory}",
-            "server",
-            "-s3",
-            "-ip=127.0.0.1",
-            f"-dir={directory}",
-        ),
-        f"-s3.config={directory / 's3.json'}",
+        *(str(_WEED), f"-logdir={directory}", "server", "-s3", "-ip=127.0.0.1"),
+        *(f"-dir={directory}", f"-s3.config={directory / 's3.json'}"),
         *(f"-{name}={port}" for name, port in chosen.items()),
     ]
     with (directory / "weed.log").open("wb") as log:
@@ -166,7 +152,7 @@ def commit_once(table: DeltaTable, action: AddAction, app: str, offset: int) -> 
             mode="append",
             schema=table.schema(),
             commit_properties=properties,
-            post_commithook_properties=_AFTER_COMMIT,
+            post_commithook_properties=AFTER_COMMIT,
         )
     except CommitFailedError:
         return False
@@ -175,32 +161,23 @@ def commit_once(table: DeltaTable, action: AddAction, app: str, offset: int) -> 
     return True
 
 
-def write(
-    uri: str,
-    options: Options,
-    number: int,
-    events: int,
-    together: Barrier,
-    end: Synchronized[float],
-    results: mp.Queue[Done],
-) -> None:
-    """One writer, until `end` of the monotonic clock, which all processes share."""
+def write(uri: str, options: Options, number: int, events: int, clock: Clock) -> Done:
+    """One writer: commit until the clock ends."""
     table = _open(uri, options)
-    commits = within = tries = 0
-    slowest = 0.0
-    together.wait()
-    together.wait()
-    while time.monotonic() < end.value:
-        begun = time.monotonic()
+    tries = 0
+
+    def commit(offset: int) -> None:
+        nonlocal tries
         action = _write_file(uri, options, number, events)
         while True:
             tries += 1
-            if commit_once(table, action, f"writer-{number}", commits):
-                break
-        commits += 1
-        within += time.monotonic() < end.value
-        slowest = max(slowest, time.monotonic() - begun)
-    results.put(Done(commits, within, tries, slowest))
+            if commit_once(table, action, f"writer-{number}", offset):
+                return
+
+    clock.start()
+    within, slowest = land_until(clock.ended, count(), commit)
+    # The clock ended within one more.
+    return Done(within + 1, within, tries, slowest)
 
 
 def measure(
@@ -214,21 +191,8 @@ def measure(
         configuration=SILVER_EVENTS.properties,
         storage_options=dict(options),
     )
-    context = mp.get_context("spawn")
-    together, end = context.Barrier(writers + 1), context.Value("d", 0.0)
-    results: mp.Queue[Done] = context.Queue()
-    started = [
-        context.Process(target=write, args=(uri, options, n, events, together, end, results))
-        for n in range(writers)
-    ]
-    for process in started:
-        process.start()
-    together.wait(_START_SECONDS)
-    end.value = time.monotonic() + seconds
-    together.wait(_START_SECONDS)
-    done = [results.get(timeout=seconds + 120) for _ in started]
-    for process in started:
-        process.join()
+    each = [(uri, options, number, events) for number in range(writers)]
+    done = side_by_side(write, each, seconds)
     commits = sum(one.commits for one in done)
     table = _open(uri, options)
     rows = sum(pa.table(table.get_add_actions(flatten=True))["num_records"].to_pylist())
@@ -240,9 +204,7 @@ def measure(
     return {
         "writers": writers,
         "commits_per_second": round(sum(one.within for one in done) / seconds, 1),
-        "slowest_writers_share": round(
-            min(one.within for one in done) / max(1, *(one.within for one in done)), 2
-        ),
+        "slowest_writers_share": share_of_slowest([one.within for one in done]),
         "slowest_commit_seconds": round(max(one.slowest_seconds for one in done), 2),
         "tries_per_commit": round(sum(one.tries for one in done) / commits, 2),
     }
@@ -250,11 +212,7 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.store_commits", description=__doc__)
-    parser.add_argument("--writers", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--events", type=int, default=200, help="rows of a commit")
-    parser.add_argument("--seconds", type=float, default=20.0)
-    given = parser.parse_args(arguments)
+    given = given_options("store_commits", __doc__, arguments)
     directory = Path(tempfile.mkdtemp(prefix="dcp-store-commits-"))
     found: dict[str, Any] = {}
     try:

@@ -104,8 +104,8 @@ class Prober:
             "filters": [{"field": "eventId", "operator": "=", "value": sent.event_id}],
             "limit": 1,
         }
-        asked_late = time.monotonic() - sent.acknowledged > _LATE_SECONDS
-        patient_until = time.monotonic() + self._patience
+        begun = time.monotonic()
+        asked_late = begun - sent.acknowledged > _LATE_SECONDS
         while True:
             found = self._reader.post(self._query, json=query)
             now = time.monotonic()
@@ -115,7 +115,7 @@ class Prober:
             elif found.json()["totalCount"] == 1:
                 ack_ms, delay_ms = ((t - sent.due) * 1000 for t in (sent.acknowledged, now))
                 return Probe(sent.event_id, sent.acknowledged_at, ack_ms, delay_ms, asked_late)
-            if now > patient_until:
+            if now - begun > self._patience:
                 raise BenchFailedError(
                     f"no answer had the event {sent.event_id} {now - sent.acknowledged:.0f} s after"
                     f" its acknowledgement: {found.text[:300]}"

@@ -87,11 +87,6 @@ class IdentityFiles:
             return Words(high, low, mapped=True)
         return Words(high[chosen], low[chosen], mapped=False)
 
-    def scopes(self, data_path: str) -> I32 | None:
-        """The scope of each row of a data file; None if unknown."""
-        found = self._content(data_path)
-        return None if found is None else found[2]
-
     def _content(self, data_path: str) -> tuple[U64, U64, I32] | None:
         content = self._lake.mapped(self._spec, _beside(data_path))
         if content is None or len(content) < _HEADER.size:

@@ -40,7 +40,7 @@ Partitions = Mapping[date, Sequence[DataFile]] | Mapping[None, Sequence[DataFile
 _REBASE_RETRIES = 30
 # delta-rs looks for expired log entries at each commit: 9 of 23 ms with 1,000 of them. Ours are
 # removed by `lake/cleaning.py`, in one go and off the commit's way.
-_AFTER_COMMIT = PostCommitHookProperties(cleanup_expired_logs=False)
+AFTER_COMMIT = PostCommitHookProperties(cleanup_expired_logs=False)
 RETENTION = "delta.deletedFileRetentionDuration"
 _KEEPS_SECONDS = 3600
 _SECONDS = re.compile(r"interval (\d+) seconds?")
@@ -318,7 +318,7 @@ class LakeTable:
                 schema=self._schema,
                 partition_by=[self.spec.partition_by] if self.spec.partition_by else None,
                 commit_properties=properties,
-                post_commithook_properties=_AFTER_COMMIT,
+                post_commithook_properties=AFTER_COMMIT,
             )
         except CommitFailedError as error:
             raise CommitConflictError(f"{self.spec.name}: {error}") from error

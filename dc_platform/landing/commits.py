@@ -339,7 +339,7 @@ class Committer:
         if fresh.all():
             return rows, found, file
         if file:
-            self._files.drop(SILVER_EVENTS, file)
+            self._files.drop(SILVER_EVENTS, file.path)
         rows, found = mask_rows(rows, found.mask(fresh)), found.kept(fresh)
         return rows, found, self._files.silver(rows, found, processed_at)
 
@@ -368,7 +368,7 @@ class Committer:
             return True
         # Silver's is tried again. Those of the others are written anew, and here none is live.
         for file in files if table is not self._silver else []:
-            self._files.drop(table.spec, file)
+            self._files.drop(table.spec, file.path)
         return False
 
     def _paths(self, spec: TableSpec, files: list[DataFile]) -> list[str]:

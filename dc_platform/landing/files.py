@@ -7,7 +7,7 @@ whether it is live, so it is no longer one of these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, wait
 from datetime import datetime
 from typing import Any, TypeVar
@@ -44,13 +44,14 @@ class LandingFiles:
         def work() -> list[DataFile]:
             return [self.write(BRONZE_EVENTS, bronze_rows(rows, at), at)] if len(rows) else []
 
-        return self._begin(self._threads.submit(work))
+        return self._begin(work)
 
     def begin_silver(self, rows: pa.Table, found: Ordered, at: datetime) -> Future[DataFile | None]:
         """Begin `silver`."""
-        return self._begin(self._threads.submit(self.silver, rows, found, at))
+        return self._begin(lambda: self.silver(rows, found, at))
 
-    def _begin(self, writing: Future[T]) -> Future[T]:
+    def _begin(self, work: Callable[[], T]) -> Future[T]:
+        writing = self._threads.submit(work)
         self._writing.append(writing)
         return writing
 
@@ -75,9 +76,11 @@ class LandingFiles:
         for file in files:
             self._unused.pop(file.path, None)
 
-    def drop(self, spec: TableSpec, file: DataFile) -> None:
+    def drop(self, spec: TableSpec, path: str) -> None:
         """Delete a file that is certainly not live, with the identities that were kept of it."""
-        self._remove(spec, file.path)
+        self._lake.remove(spec, path)
+        if spec is SILVER_EVENTS:
+            self._identities.remove(path)
 
     def drop_unused(self) -> None:
         """Delete those that no commit was tried with, also those that are still being written."""
@@ -85,9 +88,4 @@ class LandingFiles:
         self._writing.clear()
         while self._unused:
             path, spec = self._unused.popitem()
-            self._remove(spec, path)
-
-    def _remove(self, spec: TableSpec, path: str) -> None:
-        self._lake.remove(spec, path)
-        if spec is SILVER_EVENTS:
-            self._identities.remove(path)
+            self.drop(spec, path)

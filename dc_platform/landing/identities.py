@@ -102,7 +102,7 @@ class IdentityIndex:
         try:
             self._follow(snapshot)
             newest = snapshot.landed_last
-            scopes = self._scopes_of(newest) if newest else _NO_SCOPES
+            scopes = scopes_of_file(newest) if newest else _NO_SCOPES
             if snapshot.rows_of(files_with(snapshot, scopes)) > _MOST_READ_AHEAD:
                 return
             if len(scopes) and self._load_or_forget(scopes, scopes, snapshot):
@@ -111,16 +111,6 @@ class IdentityIndex:
         except StoreUnavailableError as error:
             # The batch itself will ask again.
             log.warning("identities were not read ahead: %s", error)
-
-    def _scopes_of(self, path: str) -> Scopes:
-        kept = self._files.scopes(path) if self._files else None
-        if kept is not None:
-            return np.unique(kept).astype(np.int64)
-        found = [
-            np.unique(batch.column("dedup_scope").to_numpy(zero_copy_only=False))
-            for batch in read_batches(path, ["dedup_scope"])
-        ]
-        return np.unique(np.concatenate(found)).astype(np.int64) if found else _NO_SCOPES
 
     def add(self, keys: Keys, *, of: Iterable[str] = ()) -> None:
         """Identities that were committed: those of the files `of`, which need not be read then."""
@@ -233,6 +223,13 @@ class IdentityIndex:
             if not keep.all():
                 batch = batch.filter(pa.array(keep))
         return self._maker.keys(batch.column("source_id"), batch.column(self._id_column))
+
+
+def scopes_of_file(path: str) -> Scopes:
+    """The different scopes of a data file's rows."""
+    batches = read_batches(path, ["dedup_scope"])
+    columns = [batch.column(0).to_numpy(zero_copy_only=False) for batch in batches]
+    return np.unique(np.concatenate([_NO_SCOPES, *columns]))
 
 
 def files_with(snapshot: Snapshot, scopes: Scopes) -> list[str]:

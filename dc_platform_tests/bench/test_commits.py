@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from benchmarks.commits import Done, batches, figures, land_until
+from benchmarks.commits import Done, batches, figures
+from benchmarks.writers import land_until
 from dc_platform.landing.batch import Batch, Range
 
 
