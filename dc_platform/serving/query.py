@@ -241,7 +241,7 @@ class Compiled:
     def _aggregate(self, aggregation: Aggregation) -> str:
         field, function = aggregation.field, aggregation.function
         if function == "COUNT":
-            if field in (None, "", "*"):
+            if not field or field == "*":
                 return "count(*)"
             return f"count({_column(field) or self._text(field)})"
         if not field or field == "*":
