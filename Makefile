@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger soak test-crash clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger test-lakehouse soak test-crash clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,13 +45,17 @@ test-crash: setup  ## SIGKILL at every point, 3 seeds each, and 2,000 simulated 
 	$(BIN)/python -m pytest -s -m crash
 
 test-fast: setup  ## the tests that start no process
-	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow and not crash and not faults"
+	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow and not crash and not faults and not lakehouse"
 
 test-faults: setup  ## the faults that take long to happen: docs/faults.md
 	$(BIN)/python -m pytest dc_platform_tests/faults -m "faults or not faults"
 
 test-ledger: setup  ## the ledger's tests among a million events, on real Kafka
 	LEDGER_EVENTS=1000000 LEDGER_EXAMPLES=300 $(BIN)/python -m pytest --timeout=1800 dc_platform_tests/e2e/test_ledger.py dc_platform_tests/landing/test_ledger.py
+
+test-lakehouse: setup  ## schemas, gold, replay, tiers and restore at their full size
+	$(BIN)/dcp stack fetch --with trino
+	$(BIN)/python -m pytest -s --timeout=1800 -m lakehouse
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check .

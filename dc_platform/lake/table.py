@@ -219,7 +219,10 @@ class LakeTable:
         """Put `files` in place of all files of a partition, or of all there are in a table without
         partitions; exact, as `commit` with exact=True.
         """
-        return self.replace_all({partition: files}, metadata=metadata)
+        files_of: Partitions = {None: files}
+        if partition is not None:
+            files_of = {partition: files}
+        return self.replace_all(files_of, metadata=metadata)
 
     def replace_all(self, partitions: Partitions, *, metadata: Mapping[str, str]) -> int:
         """Put files in place of all files of several partitions, in one exact commit."""
