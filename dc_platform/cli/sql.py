@@ -1,4 +1,4 @@
-"""`dcp sql`: asks the serving process, streams all rows."""
+"""`dcp sql`: asks the serving process or Trino, streams all rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from dc_platform.cli.options import DataDir, settings_of
-from dc_platform.errors import ConfigurationError, PlatformError
+from dc_platform.cli.trino_rows import QueryFailedError
+from dc_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
     import pyarrow as pa
 
@@ -46,10 +49,6 @@ def register(app: typer.Typer) -> None:
     app.command()(sql)
 
 
-class QueryFailedError(PlatformError):
-    """The server refused the query or could not run it."""
-
-
 def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT.", metavar="SQL")],
     engine: Annotated[EngineName, typer.Option(help="Who answers.")] = EngineName.DUCKDB,
@@ -58,24 +57,51 @@ def sql(
     ),
     data_dir: DataDir = None,
 ) -> None:
-    """Ask the union (`events`) or a table: bronze.events, silver.events, silver.quarantine."""
-    from dc_platform.cli.client import local_token, stack_info
-    from dc_platform.registry.tokens import Scope
+    """Ask the union (`events`) or a table: bronze.events, silver.events, silver.quarantine, …"""
+    from dc_platform.cli.client import stack_info
 
     directory = settings_of(data_dir).data_dir
     info = stack_info(directory)
     if engine is EngineName.TRINO:
-        raise ConfigurationError("Trino does not answer SQL here yet; use --engine duckdb")
-    wire = Format.ARROW if format_ is Format.TABLE else format_
-    token = local_token(directory, Scope.QUERY)
+        parts = _ask_trino(info.get("trino"), statement, format_)
+    else:
+        parts = _ask_serving(directory, info["query"], statement, format_)
     output = sys.stdout.buffer
     try:
-        for part in _ask(info["query"], token, statement, wire, table=format_ is Format.TABLE):
+        for part in parts:
             output.write(part)
         output.flush()
     except BrokenPipeError:
         # The reader has seen enough (`| head`): no error, and nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _ask_serving(
+    directory: Path, base_url: str, statement: str, format_: Format
+) -> Iterator[bytes]:
+    from dc_platform.cli.client import local_token
+    from dc_platform.registry.tokens import Scope
+
+    wire = Format.ARROW if format_ is Format.TABLE else format_
+    token = local_token(directory, Scope.QUERY)
+    return _ask(base_url, token, statement, wire, table=format_ is Format.TABLE)
+
+
+def _ask_trino(base_url: str | None, statement: str, format_: Format) -> Iterator[bytes]:
+    from dc_platform.cli.trino_rows import TrinoRows
+    from dc_platform.serving import results
+
+    if base_url is None:
+        raise ConfigurationError("this stack has no Trino: dcp down, then dcp up --with trino")
+    with TrinoRows(base_url, statement) as rows:
+        if format_ is Format.JSON:
+            yield from results.json_array(rows)
+        elif format_ is Format.CSV:
+            yield from results.csv_text(rows)
+        elif format_ is Format.ARROW:
+            yield from results.arrow_stream(rows)
+        else:
+            yield from _table(results.arrow_stream(rows))
 
 
 def _ask(

@@ -1,21 +1,25 @@
 """A real Trino on this machine, over the lake and over the topic.
 
 Catalog `lake` reads the Delta tables, each as `layer.table`; its metastore is made of files in the
-lake's root. Catalog `kafka` reads the topic by the stock connector. Listens on 127.0.0.1 only.
+lake's root. Catalog `kafka` reads the topic by the stock connector. `lake.default.events` is a view,
+the union of both. Listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_fixed
 
-from dc_platform.contracts.tables import TABLES
-from dc_platform.errors import FatalError
+from dc_platform.broker.client import describe_topic
+from dc_platform.contracts.tables import LANDING_BORDER, SILVER_EVENTS, TABLES
+from dc_platform.errors import BrokerUnavailableError, FatalError
+from dc_platform.serving.trino_view import union_sql
 from dc_platform.stack import trino_server
 from dc_platform.stack.java import find_java
 from dc_platform.stack.ports import HOST
@@ -82,6 +86,10 @@ kafka.table-description-dir={directory}/etc/kafka
 # A Trino that has just started, or was starved, has no worker for some seconds.
 _NO_WORKER = "Trino: NO_NODES_AVAILABLE"
 _WORKER_SECONDS = 30.0
+# How soon the view of the union follows a topic that was deleted and created again.
+_TOPIC_SECONDS = 30.0
+# Who names no schema finds the union.
+SCHEMA = "default"
 
 
 class LocalTrino(LocalServer):
@@ -110,12 +118,15 @@ class LocalTrino(LocalServer):
         self._memory_mb = memory_mb
         self._registered: set[str] = set()
         self._has_worked = False
+        self._topic_id = ""
+        self._looked_at = 0.0
 
     def prepare(self) -> list[str]:
         """Fetch and configure; gives the command that runs Trino."""
         installed = trino_server.installed()
         self._registered.clear()
         self._has_worked = False
+        self._topic_id = ""
         self._lake.mkdir(parents=True, exist_ok=True)
         node = _NODE.format(directory=self.directory, host=HOST)
         self._write("jvm.config", _JVM.format(memory=self._memory_mb))
@@ -160,6 +171,7 @@ class LocalTrino(LocalServer):
                 # It has started some seconds before it knows itself as a worker for its catalogs.
                 self._run(f"SELECT 1 FROM lake.{min(self._registered)} LIMIT 1")
                 self._has_worked = True
+            self._show_union()
         except (httpx.HTTPError, FatalError):
             return False
         return True
@@ -211,6 +223,24 @@ class LocalTrino(LocalServer):
                     f" table_name => '{table}', table_location => 'local:///{spec.path}')"
                 )
             self._registered.add(spec.name)
+
+    def _show_union(self) -> None:
+        """Keep the view of the union true to the topic that there is now."""
+        recent = time.monotonic() - self._looked_at < _TOPIC_SECONDS
+        needed = {SILVER_EVENTS.name, LANDING_BORDER.name}
+        if (self._topic_id and recent) or not needed <= self._registered:
+            return
+        try:
+            info = describe_topic(self._bootstrap, self._topic)
+        except BrokerUnavailableError:
+            return
+        self._looked_at = time.monotonic()
+        if info is None or info.topic_id == self._topic_id:
+            return
+        union = union_sql(info.topic_id, f"kafka.default.{self.topic_table}")
+        self.query(f"CREATE SCHEMA IF NOT EXISTS lake.{SCHEMA}")
+        self.query(f"CREATE OR REPLACE VIEW lake.{SCHEMA}.events SECURITY INVOKER AS {union}")
+        self._topic_id = info.topic_id
 
     def _topic_description(self) -> dict[str, Any]:
         """The topic as a table of records: only the connector's own columns (`_message`, …)."""
