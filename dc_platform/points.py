@@ -70,6 +70,12 @@ class Point(StrEnum):
     BEFORE_RELEASE = "before release", "landing run", "the last commit is made, the lease is held"
     LEASE_RELEASED = "lease released", "landing run", "the lease is given up"
 
+    # --- quarantined events once more ---
+    REPLAY_JUDGED = "replay judged", "replay", "events pass now; nothing of them was sent"
+    REPLAY_SENT = "replay sent", "replay", "Kafka has their blocks, the acks topic does not say so"
+    REPLAY_ACKED = "replay acked", "replay", "the acks topic says so, ops.replays does not"
+    REPLAY_RECORDED = "replay recorded", "replay", "ops.replays has them"
+
     # --- silver of a day built anew ---
     BACKFILL_WRITTEN = "backfill written", "backfill", "the day's files are written, not committed"
     BACKFILL_COMMITTED = "backfill committed", "backfill", "the day's files replaced the old ones"

@@ -7,7 +7,7 @@ and no committed offset can contradict the Delta log.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ from kafka.partitioner.default import murmur2
 from dc_platform.broker.records import (
     MAX_RECORD_BYTES,
     NO_HEADERS,
+    Acknowledged,
     Poll,
     Record,
     Records,
@@ -244,6 +245,12 @@ class RecordWriter:
             return self._producer.send(
                 self._topic, value=value, key=key, partition=partition, headers=list(headers)
             )
+
+    def written(self, queued: Sequence[Any]) -> list[Acknowledged]:
+        """Where Kafka put the records that these futures stand for; waits until it has them."""
+        with _translated("write", self._bootstrap):
+            done = [future.get(timeout=60) for future in queued]
+        return [Acknowledged(record.partition, record.offset) for record in done]
 
     def flush(self) -> None:
         """Wait until Kafka has everything."""

@@ -67,6 +67,13 @@ COLUMN_DOCS: dict[str, str] = {
     "in_flight": "Acknowledged events that landing has not reached.",
     "missing": "received less all of these: 0, or events are lost; below 0: there are too many. Where"
     " both are, `examples` tells.",
+    "quarantine_date": "Ingest date of the row in silver.quarantine: the partition.",
+    "event_index": "Position of the event in the quarantined bytes, from 0: a body may hold several.",
+    "result": "replayed: Kafka has it, it lands as any event; known: silver.events had it already;"
+    " rejected: it still does not pass.",
+    "reason_now": "Typed reason for which it still does not pass.",
+    "replayed_at": "When the replay recorded it.",
+    "run": "The replay: a run of Dagster, or dcp quarantine replay.",
     "examples": "JSON: some of what is missing or lost, by address; with negative events what is there"
     " too often.",
 }
@@ -305,6 +312,32 @@ LEDGER = TableSpec(
     partition_by="hour_date",
 )
 
+REPLAYS = TableSpec(
+    name="ops.replays",
+    description="What became of quarantined events that were judged again: one row per event and"
+    " replay. Beside `result` the address that Kafka gave a replayed event.",
+    columns=pa.schema(
+        [
+            ("tenant_id", pa.string()),
+            ("source_id", pa.string()),
+            ("quarantine_id", pa.string()),
+            ("event_index", pa.int32()),
+            ("event_id", pa.string()),
+            ("reason", pa.string()),
+            ("result", pa.string()),
+            ("reason_now", pa.string()),
+            ("message", pa.string()),
+            ("replayed_at", TIMESTAMP),
+            ("run", pa.string()),
+            ("block_id", pa.string()),
+            *_ADDRESS,
+            ("quarantine_date", pa.date32()),
+        ]
+    ),
+    statistics=("replayed_at", "source_id"),
+    partition_by="quarantine_date",
+)
+
 TABLES: tuple[TableSpec, ...] = (
     BRONZE_EVENTS,
     SILVER_EVENTS,
@@ -313,6 +346,7 @@ TABLES: tuple[TableSpec, ...] = (
     GAPS,
     ACKS,
     LEDGER,
+    REPLAYS,
 )
 
 # What decoding gives: every column that bronze, silver or quarantine needs, one row per event.

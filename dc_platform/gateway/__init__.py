@@ -2,7 +2,6 @@
 
 routes.py      HTTP to `ingest` and back; nothing else
 body.py        a request's bytes, within limits, decompressed
-requests.py    a body to the events in it
 auth.py        whose key it is
 ingest.py      the protocol-free way in: judge, give ids, hand to the batcher
 batcher.py     events of many requests to Kafka blocks

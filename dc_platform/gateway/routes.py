@@ -12,11 +12,11 @@ from starlette.requests import ClientDisconnect
 from dc_platform.contracts import identity
 from dc_platform.contracts.envelope import Rejected
 from dc_platform.contracts.reasons import Reason
+from dc_platform.contracts.requests import events_of
 from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
 from dc_platform.gateway.auth import AuthError, KeyRing
 from dc_platform.gateway.body import decompress, read_body
 from dc_platform.gateway.ingest import Ingest, Outcome
-from dc_platform.gateway.requests import events_of
 from dc_platform.registry.sources import KeyOwner
 from dc_platform.settings import Settings
 

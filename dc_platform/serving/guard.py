@@ -23,6 +23,7 @@ TABLES = (
     "ops.gaps",
     "ops.landing_border",
     "ops.ledger",
+    "ops.replays",
 )
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
 # They tell about the process, its files or its settings, write, wait, or reach past the lists above.

@@ -15,6 +15,7 @@ from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch_commit import app_id
 from dc_platform.points import Point
 from dc_platform_tests.crash.gateway import killed_gateway
+from dc_platform_tests.crash.replay import killed_replay
 from dc_platform_tests.crash.scene import Scene
 
 SEEDS = range(3)
@@ -45,7 +46,12 @@ def cases() -> Iterator[Case]:
 
 def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
     """Each point once."""
-    ways = {"gateway": killed_gateway, "landing run": _run, "backfill": _backfill}
+    ways = {
+        "gateway": killed_gateway,
+        "landing run": _run,
+        "backfill": _backfill,
+        "replay": killed_replay,
+    }
     special = {
         Point.BEFORE_GAPS: _gaps,
         Point.GAPS_RECORDED: _gaps,

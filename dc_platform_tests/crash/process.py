@@ -2,6 +2,7 @@
 
 python -m dc_platform_tests.crash.process run OWNER     a landing run under its lease, until SIGTERM
 python -m dc_platform_tests.crash.process backfill DAY  silver of an ingest date
+python -m dc_platform_tests.crash.process replay all    what is open in quarantine
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import signal
 import sys
 from datetime import date
 
+from dc_platform.lake.replays import days_of
 from dc_platform.lake.store import Lake
 from dc_platform.landing.backfill import backfill_silver
+from dc_platform.landing.replay import Replay, replay_day, tenants_now
 from dc_platform.orchestration.landing_run import LandingRun
 from dc_platform.points import armed
 from dc_platform.registry.database import migrate
@@ -27,12 +30,18 @@ def _terminate(*_: object) -> None:
 
 
 def main() -> None:
-    """One of both."""
+    """One of them."""
     what, argument = sys.argv[1:]
     configured = settings()
     if what == "backfill":
         hook = armed(configured.crash_at)
         backfill_silver(Lake(configured.lake), date.fromisoformat(argument), reached=hook)
+        return
+    if what == "replay":
+        hook, lake = armed(configured.crash_at), Lake(configured.lake)
+        tenants = tenants_now(configured, None)
+        for day in days_of(lake):
+            replay_day(configured, lake, day, Replay(argument), tenant_of=tenants, reached=hook)
         return
     signal.signal(signal.SIGTERM, _terminate)
     migrate(configured.registry)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, is_json
+from dc_platform.contracts.requests import events_of
 from dc_platform.decode.blocks import read_blocks
 from dc_platform.decode.columns import AnySource, plain
 from dc_platform.decode.decoder import Decoder
 from dc_platform.decode.strangers import Line, Policy, read_lines
-from dc_platform.gateway.requests import events_of
 from dc_platform_tests.helpers.events import HOUR, NOW, TRAPS, client_ids, events, quote
 from dc_platform_tests.helpers.records import SOURCE, TOPIC_ID, block, gateway_line, rows
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dc_platform.contracts.envelope import Envelope, Rejected, judge_event
 from dc_platform.contracts.reasons import Reason
-from dc_platform.gateway.requests import events_of
+from dc_platform.contracts.requests import events_of
 from dc_platform_tests.helpers.events import NOW, events, json_values
 
 JSON = "application/json"
