@@ -18,6 +18,7 @@ from dc_platform.orchestration.maintenance import (
     maintenance_schedule,
 )
 from dc_platform.orchestration.priority import yielding_executor
+from dc_platform.orchestration.replay import quarantine_replay
 from dc_platform.orchestration.sensor import landing_sensor
 
 defs = dg.Definitions(
@@ -26,6 +27,7 @@ defs = dg.Definitions(
         bronze_events,
         silver_events,
         quarantine,
+        quarantine_replay,
         ops_ledger,
         lake_files,
         dagster_storage,

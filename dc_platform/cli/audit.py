@@ -107,6 +107,9 @@ def _now() -> Any:
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     plain = {k: v for k, v in row.items() if k not in ("hour", "processed_at")}
+    since = plain.pop("in_flight_since", None)
+    if since:
+        plain["in_flight_since"] = since.isoformat()
     if plain.get("examples"):
         plain["examples"] = json.loads(plain["examples"])
     return {"hour": row["hour"].isoformat(), **plain}

@@ -65,6 +65,7 @@ COLUMN_DOCS: dict[str, str] = {
     "deleted": "Events that had landed and were deleted on request.",
     "gap": "Acknowledged events that Kafka lost before they landed: they are lost.",
     "in_flight": "Acknowledged events that landing has not reached.",
+    "in_flight_since": "The oldest acknowledgement of them: of a replay long after the hour.",
     "missing": "received less all of these: 0, or events are lost; below 0: there are too many. Where"
     " both are, `examples` tells.",
     "quarantine_date": "Ingest date of the row in silver.quarantine: the partition.",
@@ -302,6 +303,7 @@ LEDGER = TableSpec(
             ("deleted", pa.int64()),
             ("gap", pa.int64()),
             ("in_flight", pa.int64()),
+            ("in_flight_since", TIMESTAMP),
             ("missing", pa.int64()),
             ("examples", pa.string()),
             ("processed_at", TIMESTAMP),

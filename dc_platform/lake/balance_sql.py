@@ -206,7 +206,8 @@ LEDGER = f"""
     with parts as (
         select tenant_id, source_id, hour, coalesce(topic, topic_id) as topic_id,
                events as received, if(state = 'gap', events, 0) as gap,
-               if(state = 'in flight', events, 0) as in_flight from acked
+               if(state = 'in flight', events, 0) as in_flight,
+               if(state = 'in flight', acked_at, null) as in_flight_since from acked
         union all by name
         select {_KEY}, valid + rejected as received from ({_RECORDS_WITHOUT_ACK})
         union all by name
@@ -229,7 +230,8 @@ LEDGER = f"""
         for n in ("received", "landed", "duplicates", "rejected", "gap", "in_flight")
     )
 },
-               0::bigint as sampled_out, 0::bigint as deleted
+               0::bigint as sampled_out, 0::bigint as deleted,
+               min(in_flight_since) as in_flight_since
         from parts group by all
     ), named as (
         select {_KEY}, to_json(list(example))::varchar as examples from (
@@ -239,7 +241,7 @@ LEDGER = f"""
         ) group by all
     )
     select s.tenant_id, s.source_id, to_timestamp(s.hour * 3600) as hour, s.topic_id, received,
-           landed, duplicates, rejected, sampled_out, deleted, gap, in_flight,
+           landed, duplicates, rejected, sampled_out, deleted, gap, in_flight, in_flight_since,
            received - landed - duplicates - rejected - sampled_out - deleted - gap - in_flight
                as missing,
            examples

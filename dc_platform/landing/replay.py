@@ -84,7 +84,7 @@ class Replay:
     dry_run: bool = False
 
 
-def tenants_now(settings: Settings, sources: Sources | None) -> TenantOf:
+def tenants_now(sources: Sources | None) -> TenantOf:
     """The tenant of each source that may send now; without `sources` each may."""
     if sources is None:
         return lambda source_id: blocks.DEFAULT_TENANT
@@ -183,7 +183,7 @@ class _Judged:
                 "tenant_id": row.tenant_id,
                 "source_id": row.source_id,
                 "quarantine_id": row.quarantine_id,
-                "event_index": failed.index,
+                "event_index": failed.position,
                 "reason": row.reason,
                 "result": REJECTED,
                 "reason_now": failed.why.reason.value,
@@ -196,7 +196,7 @@ def _of_passed(event: Passed, result: str) -> dict[str, Any]:
         "tenant_id": event.tenant_id,
         "source_id": event.source_id,
         "quarantine_id": event.row.quarantine_id,
-        "event_index": event.index,
+        "event_index": event.position,
         "event_id": event.event_id,
         "reason": event.row.reason,
         "result": result,

@@ -59,7 +59,7 @@ class Passed(NamedTuple):
     """An event that passes now, as the gateway would write it."""
 
     row: Quarantined
-    index: int
+    position: int
     tenant_id: str
     source_id: str
     event_id: str
@@ -70,7 +70,7 @@ class Failed(NamedTuple):
     """An event, or a row, that does not."""
 
     row: Quarantined
-    index: int
+    position: int
     why: Rejected
 
 

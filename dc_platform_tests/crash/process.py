@@ -39,7 +39,7 @@ def main() -> None:
         return
     if what == "replay":
         hook, lake = armed(configured.crash_at), Lake(configured.lake)
-        tenants = tenants_now(configured, None)
+        tenants = tenants_now(None)
         for day in days_of(lake):
             replay_day(configured, lake, day, Replay(argument), tenant_of=tenants, reached=hook)
         return

@@ -69,6 +69,7 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
         "bronze/events",
         "silver/events",
         "silver/quarantine",
+        "silver/quarantine_replay",
         "ops/ledger",
         "ops/lake_files",
         "ops/dagster_storage",

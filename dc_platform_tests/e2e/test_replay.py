@@ -83,7 +83,7 @@ class Scene(NamedTuple):
 
     def replay_day(self, day: date, how: Replay, reached: Reached) -> Replayed:
         """Replay one."""
-        tenants = tenants_now(self.settings, self.sources)
+        tenants = tenants_now(self.sources)
         return replay_day(self.settings, self.lake, day, how, tenant_of=tenants, reached=reached)
 
     def ids(self) -> Counter[str]:

@@ -130,7 +130,7 @@ def test_a_body_is_opened_and_each_event_judged(raw: bytes) -> None:
     first, second = judged(both)
     assert isinstance(first, Passed)
     assert isinstance(second, Failed)
-    assert (first.index, second.index, second.why.reason) == (0, 1, Reason.WRONG_TYPE)
+    assert (first.position, second.position, second.why.reason) == (0, 1, Reason.WRONG_TYPE)
     ids = [v.event_id for v in judged(both, {"eventType": "t"}) if isinstance(v, Passed)]
     assert len(set(ids)) == 2
     assert ids[0] == first.event_id
@@ -141,7 +141,7 @@ def test_a_body_is_opened_and_each_event_judged(raw: bytes) -> None:
 def test_of_a_body_only_what_is_not_done_is_judged() -> None:
     [verdict] = judged(body(b"[%s,%s,%s]" % (GOOD, GOOD, GOOD), done=[0, 2]))
     assert isinstance(verdict, Passed)
-    assert verdict.index == 1
+    assert verdict.position == 1
 
 
 @pytest.mark.parametrize("reason", [Reason.UNSUPPORTED_CONTENT_TYPE, Reason.UNDECODABLE_BLOCK])

@@ -45,10 +45,15 @@ def answer(monkeypatch: pytest.MonkeyPatch, *answers: AcksLanded | Exception) ->
     monkeypatch.setattr(ledger, "land_acks", land_acks)
 
 
-def acknowledge(lake: Lake, ago: timedelta, block: str = "g/b/1") -> None:
-    """A block of two events that never lands."""
-    at = round((datetime.now(UTC) - ago).timestamp() * 1000)
-    ack = Ack(block, "t", "topic", 0, 0, "valid", at, [Count("s", at // 3_600_000, 2)])
+def acknowledge(
+    lake: Lake, ago: timedelta, block: str = "g/b/1", received_ago: timedelta | None = None
+) -> None:
+    """A block of two events that never lands; of a replay `received_ago` is longer."""
+    at, received = (
+        round((datetime.now(UTC) - since).timestamp() * 1000)
+        for since in (ago, received_ago or ago)
+    )
+    ack = Ack(block, "t", "topic", 0, 0, "valid", at, [Count("s", received // 3_600_000, 2)])
     lake.ensure(ACKS)
     now = datetime.now(UTC)
     file = write_file(lake, ACKS, ack_rows([ack], now), partition=now.date())
@@ -71,6 +76,16 @@ def test_what_was_on_its_way_hours_ago_is_one_though_nothing_moves(own: Lake) ->
         (example,) = kept.findings["examples"].value
         assert example["what"] == "in flight for more than an hour after its hour"
         assert example["in flight"] == 2
+
+
+def test_what_is_replayed_has_its_hour_from_the_acknowledgement_on(own: Lake) -> None:
+    acknowledge(own, timedelta(minutes=59), received_ago=timedelta(days=3))
+    assert keep_ledger().passed
+    acknowledge(own, timedelta(minutes=61), "g/b/2", received_ago=timedelta(days=3))
+    kept = keep_ledger()
+    assert not kept.passed
+    (example,) = kept.findings["examples"].value
+    assert example["what"] == "in flight for more than an hour after its hour"
 
 
 def test_rows_of_an_update_that_has_to_wait_are_judged_as_of_when_they_were_made(
