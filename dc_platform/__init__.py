@@ -7,7 +7,8 @@
                 ahead log             once
 
 Beside the way of the data: `contracts` (what an event is), `registry` (who may
-send, who holds a lease), `orchestration` (Dagster over all of it), `stack` (the
+send, who holds a lease), `retention` (what becomes old, or has to go),
+`orchestration` (Dagster over all of it), `stack` (the
 parts on one machine), `demo`, `bench` and `cli`.
 """
 

@@ -80,6 +80,15 @@ class Point(StrEnum):
     BACKFILL_WRITTEN = "backfill written", "backfill", "the day's files are written, not committed"
     BACKFILL_COMMITTED = "backfill committed", "backfill", "the day's files replaced the old ones"
 
+    # --- a deletion ---
+    TOMBSTONES_WRITTEN = "tombstones written", "deletion", "what could return has tombstones"
+    ERASED_WRITTEN = "erased written", "deletion", "files without the rows are written"
+    ERASED_COMMITTED = "erased committed", "deletion", "some files of a table are replaced"
+    TABLES_ERASED = "tables erased", "deletion", "no table's newest version has the rows"
+    FILES_REMOVED = "files removed", "deletion", "the replaced files are gone, nothing is proved"
+    DELETION_PROVED = "deletion proved", "deletion", "no file has the rows, ops.deletions is next"
+    DELETION_RECORDED = "deletion recorded", "deletion", "ops.deletions has it, it is still pending"
+
 
 def unarmed(point: str) -> None:
     """What happens at a point."""

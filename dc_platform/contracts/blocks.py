@@ -27,6 +27,8 @@ _counts = msgspec.json.Decoder(dict[str, int])
 
 VALID = "valid"
 REJECTED = "rejected"
+# In bronze alone: the event was deleted, its row only keeps its address.
+DELETED = "deleted"
 
 DEFAULT_TENANT = "default"
 DEFAULT_SCHEMA_VERSION = "1"

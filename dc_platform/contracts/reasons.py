@@ -25,6 +25,7 @@ class Reason(StrEnum):
     SOURCE_MISMATCH = "source_mismatch"
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     UNDECODABLE_BLOCK = "undecodable_block"
+    TOO_OLD = "too_old"
 
 
 REMEDIES: dict[Reason, str] = {
@@ -45,4 +46,5 @@ REMEDIES: dict[Reason, str] = {
         "Send application/json, application/x-ndjson or application/vnd.apache.arrow.stream."
     ),
     Reason.UNDECODABLE_BLOCK: "Write an Arrow IPC stream with the columns of docs/api.md.",
+    Reason.TOO_OLD: "Send events before the retention policy of their type deletes them.",
 }

@@ -33,7 +33,7 @@ COLUMN_DOCS: dict[str, str] = {
     "kafka_index": "Position of the event within its record, from 0.",
     "kafka_timestamp": "Kafka's append time of the record.",
     "content_type": "Format of the record.",
-    "verdict": "valid or rejected.",
+    "verdict": "valid or rejected; deleted: the event was deleted, and its row only keeps the address.",
     "reason": "Typed reason of a rejection (docs/api.md).",
     "message": "What exactly was wrong.",
     "block_id": "gateway/boot/number of the block; null for a stranger's record.",
@@ -62,7 +62,7 @@ COLUMN_DOCS: dict[str, str] = {
     "duplicates": "Accepted events whose identity silver.events has from another address.",
     "rejected": "Events with a row in silver.quarantine, those rejected again included.",
     "sampled_out": "Events left out by sampling.",
-    "deleted": "Events that had landed and were deleted on request.",
+    "deleted": "Events that were deleted (retention, by person), and those that came again afterwards.",
     "gap": "Acknowledged events that Kafka lost before they landed: they are lost.",
     "in_flight": "Acknowledged events that landing has not reached.",
     "in_flight_since": "The oldest acknowledgement of them: of a replay long after the hour.",
@@ -75,6 +75,20 @@ COLUMN_DOCS: dict[str, str] = {
     "reason_now": "Typed reason for which it still does not pass.",
     "replayed_at": "When the replay recorded it.",
     "run": "The replay: a run of Dagster, or dcp quarantine replay.",
+    "cause": "Deletion (ops.deletions) that made it.",
+    "deleted_at": "When the rows were no longer in the table's newest version.",
+    "deletion_id": "Identity of the deletion.",
+    "kind": "retention or person.",
+    "who": "Who asked for it.",
+    "predicate": "JSON: what was deleted; of a person only a hash of the value.",
+    "table_name": "Table that rows were deleted from.",
+    "rows": "Rows deleted.",
+    "files": "Files replaced or removed.",
+    "bytes": "Bytes of those files.",
+    "table_version": "Version of the table without the rows.",
+    "requested_at": "When it was asked for.",
+    "vacuumed_at": "When the replaced files had been deleted from the disk.",
+    "proof": "JSON: the scan of every file below the lake that found nothing of it.",
     "examples": "JSON: some of what is missing or lost, by address; with negative events what is there"
     " too often.",
 }
@@ -160,6 +174,14 @@ BRONZE_EVENTS = TableSpec(
         ]
     ),
     statistics=("received_at", "event_time", "processed_at", "kafka_partition", "kafka_offset"),
+)
+
+# What stays in bronze of an event that was deleted: where it was, so that nobody misses it. Its source
+# and times are asked for by the ledger.
+STUB_COLUMNS = (
+    *("tenant_id", "source_id", "received_at", "processed_at"),
+    *("topic_id", "kafka_partition", "kafka_offset", "kafka_index", "kafka_timestamp"),
+    *("content_type", "block_id", "block_events"),
 )
 
 SILVER_EVENTS = TableSpec(
@@ -340,6 +362,49 @@ REPLAYS = TableSpec(
     partition_by="quarantine_date",
 )
 
+TOMBSTONES = TableSpec(
+    name="ops.tombstones",
+    description="Identities of deleted events that could come again: they are not landed again. Of a"
+    " rejected event event_id is its quarantine_id.",
+    columns=pa.schema(
+        [
+            ("tenant_id", pa.string()),
+            ("source_id", pa.string()),
+            ("event_id", pa.string()),
+            ("dedup_scope", pa.int32()),
+            ("cause", pa.string()),
+            ("deleted_at", TIMESTAMP),
+        ]
+    ),
+    statistics=("dedup_scope",),
+    partition_by=None,
+)
+
+DELETIONS = TableSpec(
+    name="ops.deletions",
+    description="What was deleted, from which table, and the proof that no file has it any more.",
+    columns=pa.schema(
+        [
+            ("deletion_id", pa.string()),
+            ("kind", pa.string()),
+            ("tenant_id", pa.string()),
+            ("who", pa.string()),
+            ("predicate", pa.string()),
+            ("table_name", pa.string()),
+            ("rows", pa.int64()),
+            ("files", pa.int64()),
+            ("bytes", pa.int64()),
+            ("table_version", pa.int64()),
+            ("requested_at", TIMESTAMP),
+            ("deleted_at", TIMESTAMP),
+            ("vacuumed_at", TIMESTAMP),
+            ("proof", pa.string()),
+        ]
+    ),
+    statistics=("requested_at",),
+    partition_by=None,
+)
+
 TABLES: tuple[TableSpec, ...] = (
     BRONZE_EVENTS,
     SILVER_EVENTS,
@@ -349,6 +414,8 @@ TABLES: tuple[TableSpec, ...] = (
     ACKS,
     LEDGER,
     REPLAYS,
+    TOMBSTONES,
+    DELETIONS,
 )
 
 # What decoding gives: every column that bronze, silver or quarantine needs, one row per event.

@@ -111,6 +111,9 @@ def _in_columns(
     records = Records.of(chunk.records)
     reference = records.timestamps_ms[chunk.rows]
     ok &= _are_times(events["timestamp"], reference + policy.future_limit_ms)
+    floor = policy.floors.highest(int(reference.max()))
+    if floor is not None:
+        ok &= events["timestamp"].fill_null(floor).to_numpy() >= floor
     tags = events["tags"] if events["tags"].null_count < len(ok) else None
     if tags is not None:
         ok &= are_tags(tags)

@@ -102,7 +102,12 @@ class _Events:
         limits = self._received + policy.future_limit_ms
         past = pc.less_equal(timestamps, pa.array(limits)).fill_null(True)
         known = tenants.is_valid().to_numpy(zero_copy_only=False)
-        return judged_table(columns, size), opens & known & past.to_numpy(zero_copy_only=False)
+        ok = opens & known & past.to_numpy(zero_copy_only=False)
+        floor = policy.floors.highest(int(self._received.max()))
+        if floor is not None:
+            young = pc.greater_equal(timestamps, floor).fill_null(True)
+            ok = ok & young.to_numpy(zero_copy_only=False)
+        return judged_table(columns, size), ok
 
     def _ids(self) -> tuple[pa.Array, pa.Array | None]:
         """(event_id, client_event_id): ids that are no usual UUIDs are named one by one."""

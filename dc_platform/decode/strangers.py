@@ -21,6 +21,7 @@ import pyarrow as pa
 from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.envelope import Envelope, Rejected, TimestampMs, is_json, judge_event
+from dc_platform.contracts.floors import NO_FLOORS, KnownFloors, too_old
 from dc_platform.contracts.reasons import Reason
 from dc_platform.contracts.tables import JUDGED
 from dc_platform.decode.columns import (
@@ -43,6 +44,7 @@ class Policy:
 
     future_limit_ms: int = 3_600_000
     max_event_bytes: int = 2**20
+    floors: KnownFloors = NO_FLOORS
 
 
 class GatewayMetadata(msgspec.Struct):
@@ -201,6 +203,11 @@ class _Judge:
         if tenant is None:
             unknown = Rejected(Reason.UNKNOWN_SOURCE, f"source {source_id} is not registered")
             return self._rejected(line, record, unknown, source_id)
+        if not trusted:
+            floors, at_ms = self._policy.floors, record.timestamp_ms
+            old = too_old(verdict, floors, tenant_id=tenant, at_ms=at_ms)
+            if old is not None:
+                return self._rejected(line, record, old, source_id)
         return self._accepted(line, record, verdict, source_id, tenant, trusted)
 
     def _accepted(

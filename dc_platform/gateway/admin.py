@@ -126,12 +126,13 @@ def shown(source: Source) -> dict[str, Any]:
         "schema": source.schema,
         "ingestionRate": round(source.ingestion_rate),
         "status": source.status.value,
-        "lastSeenAt": _time(source.last_seen_ms),
-        "createdAt": _time(source.created_ms),
+        "lastSeenAt": shown_time(source.last_seen_ms),
+        "createdAt": shown_time(source.created_ms),
     }
 
 
-def _time(ms: int | None) -> str | None:
+def shown_time(ms: int | None) -> str | None:
+    """A time as the API shows it."""
     if ms is None:
         return None
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

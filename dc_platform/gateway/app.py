@@ -17,17 +17,19 @@ from dc_platform import __version__
 from dc_platform.broker.client import describe_topic, ensure_topic
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
-from dc_platform.gateway import admin, routes
+from dc_platform.gateway import admin, admin_retention, routes
 from dc_platform.gateway.acks import Acks
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.auth import KeyRing
 from dc_platform.gateway.batcher import Batcher
+from dc_platform.gateway.floors import FloorWatch
 from dc_platform.gateway.ingest import Ingest, IngestLimits, clock_ms
 from dc_platform.gateway.journal import Journal
 from dc_platform.gateway.pressure import Circuit, EventQueue
 from dc_platform.points import armed
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.retention import Retention
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.settings import Settings
@@ -73,16 +75,19 @@ def create_app(settings: Settings) -> FastAPI:
         limits = IngestLimits(
             settings.future_limit_ms, settings.max_event_bytes, settings.ack_timeout_seconds
         )
-        ingest = Ingest(batcher, queue, circuit, activity, limits, reached=reached)
+        floors = FloorWatch(Retention(database), refresh_seconds=settings.registry_refresh_seconds)
+        ingest = Ingest(batcher, queue, circuit, activity, limits, reached=reached, floors=floors)
         app.state.doors = routes.Doors(settings, keys, ingest)
         app.state.sources = sources
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         app.state.health = lambda: _health(producer, circuit, queue, activity, journal)
         await asyncio.to_thread(keys.refresh)
+        await asyncio.to_thread(floors.refresh)
         tasks = [
             asyncio.create_task(_open_topics(settings, producer, shipper, acks)),
             asyncio.create_task(acks.follow()),
             asyncio.create_task(keys.follow()),
+            asyncio.create_task(floors.follow()),
             asyncio.create_task(activity.follow()),
             asyncio.create_task(circuit.watch()),
         ]
@@ -107,6 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(routes.router)
     app.include_router(admin.router)
+    app.include_router(admin_retention.router)
     app.add_exception_handler(RequestValidationError, admin.invalid)
     app.add_exception_handler(StoreUnavailableError, admin.unavailable)
 

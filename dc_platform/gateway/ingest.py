@@ -16,6 +16,7 @@ from typing import TypedDict
 
 from dc_platform.contracts import identity
 from dc_platform.contracts.envelope import Envelope, Rejected, judge_event
+from dc_platform.contracts.floors import NO_FLOORS, Floors, too_old
 from dc_platform.contracts.lines import canonical_line
 from dc_platform.contracts.reasons import REMEDIES, Reason
 from dc_platform.contracts.rejects import Reject, encode_rejects, kept
@@ -74,7 +75,9 @@ class Ingest:
         *,
         clock: Callable[[], int] = clock_ms,
         reached: Reached = unarmed,
+        floors: Callable[[], Floors] = lambda: NO_FLOORS,
     ) -> None:
+        self._floors = floors
         self._batcher = batcher
         self._queue = queue
         self._circuit = circuit
@@ -142,6 +145,9 @@ class Ingest:
                 return Rejected(
                     Reason.SOURCE_MISMATCH, f"sourceId {named} is not the source of the key"
                 )
+        old = too_old(event, self._floors(), tenant_id=owner.tenant_id, at_ms=received_ms)
+        if old is not None:
+            return old
         event_id, client_event_id = self._identify(owner, event, index, idempotency_key)
         return canonical_line(
             event,

@@ -59,7 +59,7 @@ def reused_identities(lake: Lake, since: date) -> Finding:
 
 
 def missing_events(lake: Lake, since: date) -> Finding:
-    """Accepted events of bronze that silver does not have under any address.
+    """Accepted events of bronze that silver does not have under any address, and that nobody deleted.
 
     Of the topic that landed last bronze may be ahead of the border; of those before it never again.
     """
@@ -75,7 +75,10 @@ def _missing(lake: Lake, since: date, memory: str) -> Finding:
             if not has_rows(connection, "absent"):
                 return Finding(0, [])
             connection.execute(_ELSEWHERE.format(days=days), {"since": since})
-        return found(connection, "select * exclude (topic_id) from absent")
+        return found(
+            connection,
+            "select * exclude (topic_id) from absent anti join tombstones using (source_id, event_id)",
+        )
 
 
 # Nearly all are in silver at their own address. The address is compared as it is; that it is the same

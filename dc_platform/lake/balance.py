@@ -3,7 +3,9 @@
 Received is what Kafka acknowledged to a gateway (`ops.acks`). A block without such a line (its
 gateway's machine was lost) counts by its own header, a stranger's record by its rows in bronze.
 Landed are the rows of silver; a row of bronze that silver lacks is a duplicate when silver has its
-identity, and missing when nobody has it. What silver has twice is missing less than nothing, and named
+identity, deleted when a tombstone has it, and missing when nobody has it. A deleted event's row in
+bronze is a stub, which counts as deleted, whether or not the deletion has come to silver. What silver
+has twice is missing less than nothing, and named
 like what is lost. What lies beyond silver's border is in flight. Nothing that landing counted is asked
 for.
 
@@ -20,6 +22,7 @@ from itertools import pairwise
 import duckdb
 import pyarrow as pa
 
+from dc_platform.contracts import identity
 from dc_platform.contracts.tables import (
     ACKS,
     BRONZE_EVENTS,
@@ -27,6 +30,7 @@ from dc_platform.contracts.tables import (
     LANDING_BORDER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
+    TOMBSTONES,
     TableSpec,
 )
 from dc_platform.lake import balance_sql as sql
@@ -40,7 +44,8 @@ HOUR_US = 3_600_000_000
 _THREADS = 1
 
 # The border first: silver, read after it, has all that lies below it, and bronze all that silver has.
-_TABLES = (LANDING_BORDER, GAPS, SILVER_EVENTS, SILVER_QUARANTINE, BRONZE_EVENTS, ACKS)
+# Tombstones last: they have what a deletion took from those.
+_TABLES = (LANDING_BORDER, GAPS, SILVER_EVENTS, SILVER_QUARANTINE, BRONZE_EVENTS, ACKS, TOMBSTONES)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,9 @@ def balance(pinned: Pinned, hours: Sequence[int] | None = None) -> pa.Table:
 
 def _balance(pinned: Pinned, hours: Sequence[int] | None, memory: str) -> pa.Table:
     with _opened(pinned, hours, memory) as connection:
+        connection.execute(sql.STUBS)
+        if _has_rows(connection, "stubs"):
+            connection.execute(sql.SILVER_WITHOUT_STUBS)
         for statement in (
             sql.BORDERS,
             sql.RECORDS,
@@ -89,8 +97,10 @@ def _balance(pinned: Pinned, hours: Sequence[int] | None, memory: str) -> pa.Tab
         # Nearly all duplicates are found in silver's same hours, nearly all rejects in quarantine's.
         # All of them is read for the rest, and all of bronze only when something was lost; with only
         # these few in memory.
+        connection.execute(sql.GONE)
         for few, statement in (
             ("lost", sql.ELSEWHERE),
+            ("lost", sql.DELETED),
             ("lost", sql.NOT_FIRST),
             ("short", sql.REALLY_SHORT),
             ("lost_rejects", sql.REJECTED_ELSEWHERE),
@@ -100,7 +110,24 @@ def _balance(pinned: Pinned, hours: Sequence[int] | None, memory: str) -> pa.Tab
                 connection.execute(statement)
         if _has_rows(connection, "surplus"):
             connection.execute(sql.SURPLUS_ROWS)
+        if _has_rows(connection, "lost_rejects") and _has_rows(connection, "tombstones"):
+            _find_deleted_rejects(connection)
         return connection.execute(sql.LEDGER).to_arrow_table()
+
+
+def _find_deleted_rejects(connection: duckdb.DuckDBPyConnection) -> None:
+    """Of the rejected events that quarantine lacks, those that were deleted: their tombstones have a
+    name that SQL cannot make.
+    """
+    rejects = connection.execute(sql.DIFFERENT_REJECTS).fetchall()
+    names = [identity.quarantine_id(*reject) for reject in rejects]
+    columns = [list(column) for column in zip(*rejects, strict=True)]
+    connection.register(
+        "named_rejects",
+        pa.table([*columns, names], names=["whose", "request_hash", "request_index", "name"]),
+    )
+    for statement in sql.DELETED_REJECTS:
+        connection.execute(statement)
 
 
 def _has_rows(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
@@ -116,7 +143,11 @@ def _opened(
     with scratch(memory=memory, threads=_THREADS) as connection:
         # Only the ledger itself has an order.
         connection.execute("set preserve_insertion_order = false")
-        for name, spec in (("border", LANDING_BORDER), ("gaps", GAPS)):
+        for name, spec in (
+            ("border", LANDING_BORDER),
+            ("gaps", GAPS),
+            ("tombstones", TOMBSTONES),
+        ):
             _view(connection, name, spec, pinned.of(spec))
         for name, spec, column in (
             ("silver", SILVER_EVENTS, "received_at"),

@@ -8,6 +8,17 @@ _EXAMPLES = 5
 _ADDRESS = "topic_id, kafka_partition, kafka_offset"
 _KEY = "tenant_id, source_id, hour, topic_id"
 
+# What a deletion has left in bronze. It takes rows from bronze first.
+STUBS = f"""
+    create temp table stubs as
+    select {_ADDRESS}, kafka_index from bronze where verdict = 'deleted'
+"""
+SILVER_WITHOUT_STUBS = f"""
+    create or replace temp table kept_silver as
+    select * exclude (payload, tags) from silver anti join stubs using ({_ADDRESS}, kafka_index);
+    create or replace temp view silver as select * from kept_silver
+"""
+
 # Of the topic that landed last, what lies beyond the border is to come; of one before it, never.
 BORDERS = """
     create temp table borders as
@@ -26,7 +37,8 @@ RECORDS = f"""
            case when block_id is not null then kafka_offset end as kafka_offset,
            block_id, tenant_id, source_id, hour, any_value(block_events) as block_events,
            count(*) filter (verdict = 'valid') as valid,
-           count(*) filter (verdict <> 'valid') as rejected
+           count(*) filter (verdict not in ('valid', 'deleted')) as rejected,
+           count(*) filter (verdict = 'deleted') as deleted
     from bronze {_SETTLED} group by all
 """
 
@@ -83,6 +95,17 @@ ELSEWHERE = """
     )
     select * from lost anti join there using (source_id, event_id)
 """
+# Kept out because they were deleted before.
+GONE = f"""
+    create temp table gone as select {_KEY} from absent limit 0;
+    create temp table gone_rejects as select {_KEY} from absent limit 0
+"""
+DELETED = f"""
+    insert into gone
+    select {_KEY} from lost semi join tombstones using (source_id, event_id);
+    create or replace temp table lost as
+    select * from lost anti join tombstones using (source_id, event_id)
+"""
 NOT_FIRST = f"""
     create or replace temp table lost as
     with firsts as (
@@ -102,7 +125,7 @@ SHORT = f"""
     create temp table short as
     select {_ADDRESS}, block_id, any_value(tenant_id) as tenant_id,
            min(source_id) as source_id, min(hour) as hour,
-           any_value(block_events) - sum(valid + rejected) as events
+           any_value(block_events) - sum(valid + rejected + deleted) as events
     from records where block_events is not null and block_id not in (select block_id from acks)
     group by {_ADDRESS}, block_id having events > 0
 """
@@ -153,7 +176,7 @@ LOST_REJECTS = f"""
     create temp table lost_rejects as
     select {_KEY}, kafka_partition, kafka_offset, kafka_index, whose, request_hash, request_index
     from (select *, coalesce(source_id, '') as whose from bronze {_SETTLED}
-          and verdict <> 'valid')
+          and verdict not in ('valid', 'deleted'))
     anti join (select coalesce(source_id, '') as whose, request_hash, request_index
                from quarantine) using (whose, request_hash, request_index)
 """
@@ -164,6 +187,24 @@ REJECTED_ELSEWHERE = """
     anti join (select coalesce(source_id, '') as whose, request_hash, request_index
                from all_quarantine) using (whose, request_hash, request_index)
 """
+
+DIFFERENT_REJECTS = "select distinct whose, request_hash, request_index from lost_rejects"
+DELETED_REJECTS = (
+    f"""
+    insert into gone_rejects
+    select {_KEY} from lost_rejects
+    semi join (select n.* from named_rejects n join tombstones t
+               on t.event_id = n.name and coalesce(t.source_id, '') = n.whose)
+        using (whose, request_hash, request_index)
+    """,
+    """
+    create or replace temp table lost_rejects as
+    select * from lost_rejects
+    anti join (select n.* from named_rejects n join tombstones t
+               on t.event_id = n.name and coalesce(t.source_id, '') = n.whose)
+        using (whose, request_hash, request_index)
+    """,
+)
 
 
 _RECORDS_WITHOUT_ACK = """
@@ -177,12 +218,13 @@ _RECORDS_WITHOUT_ACK = """
 _BLOCKS_IN_PART = """
     select a.tenant_id, a.source_id, a.hour, a.topic as topic_id,
            {'block': a.block_id, 'partition': part, 'offset': place, 'index': null::integer,
-            'event': null::varchar, 'events': a.events - coalesce(valid + rejected, 0)} as example
+            'event': null::varchar,
+            'events': a.events - coalesce(valid + rejected + deleted, 0)} as example
     from acked a left join records r on r.block_id = a.block_id and r.topic_id = a.topic
         and r.kafka_partition = a.part and r.kafka_offset = a.place
         and a.tenant_id is not distinct from r.tenant_id
         and a.source_id is not distinct from r.source_id and a.hour = r.hour
-    where a.state = 'landed' and a.events > coalesce(valid + rejected, 0)
+    where a.state = 'landed' and a.events > coalesce(valid + rejected + deleted, 0)
 """
 _MISSING_EXAMPLES = f"""
     select {_KEY}, {{'block': block_id, 'partition': kafka_partition, 'offset': kafka_offset,
@@ -209,11 +251,15 @@ LEDGER = f"""
                if(state = 'in flight', events, 0) as in_flight,
                if(state = 'in flight', acked_at, null) as in_flight_since from acked
         union all by name
-        select {_KEY}, valid + rejected as received from ({_RECORDS_WITHOUT_ACK})
+        select {_KEY}, valid + rejected + deleted as received from ({_RECORDS_WITHOUT_ACK})
         union all by name
         select {_KEY}, events as received from short
         union all by name
-        select {_KEY}, rejected from records
+        select {_KEY}, rejected, deleted from records
+        union all by name
+        select {_KEY}, -1 as duplicates, 1 as deleted from gone
+        union all by name
+        select {_KEY}, -1 as rejected, 1 as deleted from gone_rejects
         union all by name
         select {_KEY}, -1 as rejected from lost_rejects
         union all by name
@@ -227,10 +273,10 @@ LEDGER = f"""
                {
     ", ".join(
         f"coalesce(sum({n}), 0)::bigint as {n}"
-        for n in ("received", "landed", "duplicates", "rejected", "gap", "in_flight")
+        for n in ("received", "landed", "duplicates", "rejected", "deleted", "gap", "in_flight")
     )
 },
-               0::bigint as sampled_out, 0::bigint as deleted,
+               0::bigint as sampled_out,
                min(in_flight_since) as in_flight_since
         from parts group by all
     ), named as (

@@ -92,6 +92,24 @@ def _vacuum(lake: Lake, spec: TableSpec) -> tuple[int, int]:
     return len(paths), sum(sizes.get(path, 0) for path in paths)
 
 
+def remove_replaced(lake: Lake, spec: TableSpec) -> int:
+    """Delete the files that newer versions have replaced, however short a time ago, and the identities
+    beside them; returns how many files. Whoever reads an older version then fails.
+
+    What writers have not committed yet stays.
+    """
+    try:
+        paths = DeltaTable(lake.uri_of(spec)).vacuum(
+            retention_hours=0, dry_run=True, enforce_retention_duration=False
+        )
+    except (DeltaError, OSError) as error:
+        raise StoreUnavailableError(f"vacuum of {spec.name} failed: {error}") from error
+    for path in paths:
+        lake.remove(spec, path)
+        lake.remove(spec, f"{FOLDER}/{PurePosixPath(path).name}.ids")
+    return len(paths)
+
+
 def _leftovers_beside(lake: Lake, spec: TableSpec, age_seconds: int) -> tuple[int, int]:
     """What was kept beside data files that are gone: identities, and what they were merged from."""
     oldest = time.time() - age_seconds

@@ -13,14 +13,24 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from dc_platform.contracts.tables import BRONZE_EVENTS, LANDING_BORDER, SILVER_EVENTS
+from dc_platform.contracts.tables import (
+    BRONZE_EVENTS,
+    LANDING_BORDER,
+    SILVER_EVENTS,
+    TOMBSTONES,
+)
 from dc_platform.lake.scratch import LITTLE, in_little, scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, table_sql
 
 # How many are named.
 EXAMPLES = 20
-_VIEWS = {"border": LANDING_BORDER, "silver": SILVER_EVENTS, "bronze": BRONZE_EVENTS}
+_VIEWS = {
+    "border": LANDING_BORDER,
+    "silver": SILVER_EVENTS,
+    "bronze": BRONZE_EVENTS,
+    "tombstones": TOMBSTONES,
+}
 # Landing, gateway and serving need the other cores.
 _THREADS = 1
 
@@ -35,11 +45,13 @@ class Finding(NamedTuple):
 @contextmanager
 def tables(lake: Lake, memory: str = LITTLE) -> Iterator[duckdb.DuckDBPyConnection]:
     """Views of the tables. The border first: silver, read after it, has all that lies below it, and
-    bronze, read last, all that silver has. Raises StoreUnavailableError where one cannot be opened.
+    bronze, read after it, all that silver has; what deletions took from these is in tombstones. Raises
+    StoreUnavailableError where one cannot be opened.
     """
     with scratch(memory=memory, threads=_THREADS) as connection:
         # Else results are kept in the order of the files, at a price in memory.
         connection.execute("set preserve_insertion_order = false")
+        lake.ensure(TOMBSTONES)
         for name, spec in _VIEWS.items():
             snapshot = LakeTable(lake, spec).snapshot()
             connection.execute(f"create temp view {name} as {table_sql(spec, snapshot)}")

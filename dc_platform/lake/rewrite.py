@@ -125,7 +125,7 @@ def merge_files(
             if file is not None:
                 return file
         pieces = cancelled.heed(_as_they_come(root, paths, spec))
-        return _write(lake, spec, path, day, pieces)
+        return write_rows(lake, spec, path, day, pieces)
     except (OSError, pa.ArrowException, duckdb.Error) as error:
         raise StoreUnavailableError(f"compacting {spec.name} failed: {error}") from error
 
@@ -148,7 +148,7 @@ def _sorted(
         with scratch(memory=memory, threads=1) as connection, cancelled.of(connection):
             full = [f"{root}/{path}" for path in paths]
             rows = _in_order(connection, full, spec, _batch_rows(largest))
-            return _write(lake, spec, path, day, cancelled.heed(rows))
+            return write_rows(lake, spec, path, day, cancelled.heed(rows))
     except duckdb.OutOfMemoryException as error:
         # A few large rows together among many small ones.
         log.warning("%s is merged without order: %s", spec.name, error)
@@ -216,17 +216,25 @@ def _in_order(
         yield pa.Table.from_batches([batch]).cast(spec.file_schema)
 
 
-def _write(
-    lake: Lake, spec: TableSpec, path: str, day: date, pieces: Iterable[pa.Table]
+def write_rows(
+    lake: Lake,
+    spec: TableSpec,
+    path: str,
+    day: date,
+    pieces: Iterable[pa.Table],
+    *,
+    options: dict[str, Any] | None = None,
+    group_rows: int = ROW_GROUP_ROWS,
 ) -> DataFile:
+    """One new file of `spec`, not yet committed; what was written is removed when that fails."""
     stats: dict[str, Any] = statistics(spec.file_schema.empty_table(), spec.statistics)
     try:
         with (
             lake.output(spec, path) as sink,
-            pq.ParquetWriter(sink, spec.file_schema, **writer_options(spec)) as writer,
+            pq.ParquetWriter(sink, spec.file_schema, **(options or writer_options(spec))) as writer,
         ):
-            for group in _groups(pieces):
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            for group in _groups(pieces, group_rows):
+                writer.write_table(group, row_group_size=group_rows)
                 stats = _together(stats, statistics(group, spec.statistics))
             writer.close()
             size = sink.tell()
@@ -244,15 +252,12 @@ def _write(
     )
 
 
-def _groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _groups(pieces: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Row groups of whole pieces."""
     held: list[pa.Table] = []
     for piece in pieces:
         held.append(piece)
-        if (
-            sum(map(len, held)) >= ROW_GROUP_ROWS - _BATCH_ROWS
-            or sum(t.nbytes for t in held) >= _GROUP_BYTES
-        ):
+        if sum(map(len, held)) >= rows - _BATCH_ROWS or sum(t.nbytes for t in held) >= _GROUP_BYTES:
             yield pa.concat_tables(held)
             held = []
     if held:

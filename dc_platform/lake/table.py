@@ -355,9 +355,14 @@ def _partition_value(partition: date | None) -> str | None:
     return partition.isoformat() if partition else None
 
 
+def sql_text(value: str) -> str:
+    """A DuckDB string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def sql_list(values: Iterable[str]) -> str:
     """A DuckDB list literal of strings."""
-    return "[" + ", ".join("'" + v.replace("'", "''") + "'" for v in values) + "]"
+    return "[" + ", ".join(map(sql_text, values)) + "]"
 
 
 def table_sql(spec: TableSpec, snapshot: Snapshot) -> str:

@@ -18,7 +18,12 @@ import tempfile
 from dataclasses import dataclass
 from datetime import date
 
-from dc_platform.contracts.tables import BRONZE_EVENTS, LANDING_BORDER, SILVER_EVENTS
+from dc_platform.contracts.tables import (
+    BRONZE_EVENTS,
+    LANDING_BORDER,
+    SILVER_EVENTS,
+    TOMBSTONES,
+)
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
@@ -84,9 +89,14 @@ def _compare(
     """(rows before, rows after, added, removed) for the day at a snapshot of silver; the rows after
     are in `rebuilt`.
     """
-    # Bronze after silver: it has every event that silver has.
-    border, bronze = (LakeTable(lake, s).snapshot() for s in (LANDING_BORDER, BRONZE_EVENTS))
+    # Bronze after silver: it has every event that silver has. Tombstones after both: what they lack was
+    # deleted.
+    lake.ensure(TOMBSTONES)
+    border, bronze, tombstones = (
+        LakeTable(lake, s).snapshot() for s in (LANDING_BORDER, BRONZE_EVENTS, TOMBSTONES)
+    )
     for name, spec, found in (
+        ("tombstones", TOMBSTONES, tombstones),
         ("border", LANDING_BORDER, border),
         ("bronze", BRONZE_EVENTS, bronze),
         ("silver", SILVER_EVENTS, snapshot),
@@ -124,7 +134,7 @@ _ELSEWHERE = f"""
 """
 # What silver has stays, once per identity and scope. What it has not belongs into it when no row of
 # the identity is there, on any day, and when the border of its topic covers it (which may lag behind
-# silver, never the other way).
+# silver, never the other way). What was deleted does not, whoever has it.
 _REBUILT = f"""
     create or replace temp table rebuilt as
     with candidates as (
@@ -138,6 +148,8 @@ _REBUILT = f"""
                           and s.source_id = j.source_id and s.event_id = j.event_id
                           and (t.event_id is null or s.dedup_scope = j.dedup_scope))
           and (j.source_id, j.event_id) not in (select (source_id, event_id) from elsewhere)
+          and not exists (select 1 from tombstones d
+                          where d.source_id = j.source_id and d.event_id = j.event_id)
     ), numbered as (
         select *, row_number() over (
             partition by source_id, event_id order by not kept, {KEY}) as of_identity,

@@ -63,6 +63,17 @@ class Landed:
     rejected: int
     silver_version: int
     processed_at: datetime
+    # Deleted before, and sent again.
+    deleted: int = 0
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of the tables; of silver and quarantine by ingest date."""
+
+    bronze: int
+    silver: dict[str, int]
+    quarantine: dict[str, int]
 
 
 def below(judged: pa.Table, offsets: dict[int, int]) -> Mask:
@@ -83,10 +94,15 @@ def _top(judged: pa.Table) -> int:
 
 def is_valid(judged: pa.Table) -> Mask:
     """Rows with the verdict `valid`."""
+    return has_verdict(judged, blocks.VALID)
+
+
+def has_verdict(judged: pa.Table, wanted: str) -> Mask:
+    """Rows with this verdict."""
     verdict = judged["verdict"]
     if pa.types.is_dictionary(verdict.type):
         verdict = verdict.cast(pa.string())
-    mask: Mask = pc.equal(verdict, blocks.VALID).to_numpy().astype(bool)
+    mask: Mask = pc.equal(verdict, wanted).to_numpy().astype(bool)
     return mask
 
 

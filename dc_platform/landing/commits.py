@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from dc_platform.broker.records import TopicInfo
+from dc_platform.contracts import blocks
 from dc_platform.contracts.tables import (
     BRONZE_EVENTS,
     LANDING_BORDER,
@@ -42,7 +43,9 @@ from dc_platform.landing.batch import (
     Batch,
     Landed,
     Mask,
+    TableRows,
     below,
+    has_verdict,
     is_valid,
     mask_rows,
     quarantine_rows,
@@ -50,6 +53,7 @@ from dc_platform.landing.batch import (
     select_for,
 )
 from dc_platform.landing.batch_commit import app_id, commit_batch
+from dc_platform.landing.deleted import DeletedIdentities
 from dc_platform.landing.files import LandingFiles
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker
@@ -60,15 +64,6 @@ from dc_platform.points import Point, Reached, unarmed
 log = logging.getLogger(__name__)
 
 _CONFLICT_RETRIES = 20
-
-
-@dataclass(frozen=True)
-class TableRows:
-    """Rows of the tables; of silver and quarantine by ingest date."""
-
-    bronze: int
-    silver: dict[str, int]
-    quarantine: dict[str, int]
 
 
 class _BronzeBegun(NamedTuple):
@@ -123,6 +118,7 @@ class Committer:
         self._rejects = IdentityIndex(
             maker, id_column="quarantine_id", memory_mb=64, spill_directory=spill_directory
         )
+        self._deleted = DeletedIdentities(lake, maker, spill_directory=spill_directory)
         self._threads = threads or ThreadPoolExecutor(2, thread_name_prefix="parquet")
         self._reading_ahead: Future[None] | None = None
         self.file_bytes = 0  # of silver's newest file; 0 when the newest batch had none
@@ -193,6 +189,7 @@ class Committer:
         self._check_fence(batch)
         processed_at = self._clock()
         self._record_gaps(batch, processed_at)
+        batch = replace(batch, judged=self._deleted.stubbed(batch.judged))
         self._reached(Point.BEFORE_BRONZE)
         # It hangs on no look-up, and takes longer than one: both at once.
         bronze = self._begin_bronze(batch, processed_at)
@@ -206,8 +203,9 @@ class Committer:
         writing = self._files.begin_silver(silver, identities, processed_at)
         self._land_bronze(batch, processed_at, bronze)
         self._reached(Point.AFTER_BRONZE)
-        if not valid.all():
-            self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
+        rejected = ~valid if valid.all() else has_verdict(judged, blocks.REJECTED)
+        if rejected.any():
+            self._land_quarantine(batch, mask_rows(judged, rejected), processed_at)
             self._reached(Point.AFTER_QUARANTINE)
         landed = self._land_silver(batch, silver, identities, writing.result(), processed_at)
         self._reached(Point.AFTER_SILVER)
@@ -217,9 +215,10 @@ class Committer:
             received=len(judged),
             landed=landed,
             duplicates=len(accepted) - landed,
-            rejected=len(judged) - len(accepted),
+            rejected=int(rejected.sum()),
             silver_version=self._silver.version,
             processed_at=processed_at,
+            deleted=len(judged) - len(accepted) - int(rejected.sum()),
         )
 
     def _check_fence(self, batch: Batch) -> None:
@@ -333,9 +332,12 @@ class Committer:
     def _without_newcomers(
         self, rows: pa.Table, found: Ordered, file: DataFile | None, processed_at: datetime
     ) -> tuple[pa.Table, Ordered, DataFile | None]:
-        """Drop what another writer landed since the look-up; write the file anew if it changed."""
+        """Drop what another writer landed, or a deletion took away, since the look-up; write the file
+        anew if it changed.
+        """
         self._snapshot = self._silver.snapshot()
         fresh = ~self._events.known(found.keys, found.scopes, self._snapshot)
+        fresh &= ~self._deleted.known(found.keys, found.scopes)
         if fresh.all():
             return rows, found, file
         if file:

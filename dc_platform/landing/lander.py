@@ -30,6 +30,7 @@ from tenacity import (
 from dc_platform.broker.client import ensure_topic
 from dc_platform.broker.reader import reader_for
 from dc_platform.broker.records import RecordReader, TopicInfo
+from dc_platform.contracts.floors import NO_FLOORS, KnownFloors
 from dc_platform.decode.columns import AnySource, KnownSources
 from dc_platform.decode.decoder import Decoder
 from dc_platform.decode.strangers import Policy
@@ -42,8 +43,8 @@ from dc_platform.errors import (
 )
 from dc_platform.lake.gaps import DELETED, KnownGap, record_gaps
 from dc_platform.lake.store import Lake
-from dc_platform.landing.batch import Batch, Landed
-from dc_platform.landing.commits import Committer, TableRows
+from dc_platform.landing.batch import Batch, Landed, TableRows
+from dc_platform.landing.commits import Committer
 from dc_platform.landing.compaction import Compactor
 from dc_platform.landing.compaction_plan import CompactionPolicy
 from dc_platform.landing.lateness import Lateness
@@ -95,6 +96,7 @@ class Totals:
     landed: int = 0
     duplicates: int = 0
     rejected: int = 0
+    deleted: int = 0
     commits: int = 0
     bytes: int = 0
     silver_version: int = -1
@@ -111,6 +113,7 @@ class Totals:
         self.landed += landed.landed
         self.duplicates += landed.duplicates
         self.rejected += landed.rejected
+        self.deleted += landed.deleted
         self.commits += 1
         self.bytes += batch.bytes
         self.gaps += len(batch.gaps)
@@ -357,10 +360,13 @@ class Lander:
 def decoder_for(settings: Settings, info: TopicInfo, sources: Sources | None) -> Decoder:
     """The decoder that landing and the tail share."""
     known: KnownSources = AnySource()
+    floors: KnownFloors = NO_FLOORS
     if settings.unknown_sources == "quarantine" and sources is not None:
         # SQLAlchemy takes 0.3 s to import; who accepts every source has no use for it.
+        from dc_platform.registry.retention import FloorHistory, Retention
         from dc_platform.registry.sources import SourceHistory
 
         known = SourceHistory(sources)
-    policy = Policy(settings.future_limit_ms, settings.max_event_bytes)
+        floors = FloorHistory(Retention(sources.database))
+    policy = Policy(settings.future_limit_ms, settings.max_event_bytes, floors)
     return Decoder(info.topic_id, known, policy)

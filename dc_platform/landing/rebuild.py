@@ -58,6 +58,7 @@ def replay_bronze(
         condition = (
             f"topic_id = '{info.topic_id}' and kafka_partition = {partition}"
             f" and kafka_offset >= {start} and kafka_offset < {bronze}"
+            f" and verdict <> '{blocks.DELETED}'"
         )
         for rows in bronze_rows(table, condition):
             judged = judged_from_bronze(rows)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from dc_platform.errors import PlatformError
-from dc_platform.landing.commits import TableRows
+from dc_platform.landing.batch import TableRows
 from dc_platform.landing.lander import Ended, Lander, Totals
 from dc_platform.landing.slots import Slot
 from dc_platform.points import Point, armed

@@ -75,6 +75,52 @@ class LeaseRow(Base):
     wanted_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
 
 
+class PolicyRow(Base):
+    """A retention policy (design 4.5). Another one of its data type, or deleting it, sets `ended_ms`:
+    the history is append-only.
+    """
+
+    __tablename__ = "retention_policies"
+
+    policy_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    data_type: Mapped[str] = mapped_column(String(256))
+    retention_days: Mapped[int] = mapped_column(Integer)
+    archive_after_days: Mapped[int] = mapped_column(Integer)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    ended_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
+
+
+class FloorRow(Base):
+    """A retention floor (`contracts.floors.Floor`), for ever."""
+
+    __tablename__ = "retention_floors"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    data_type: Mapped[str] = mapped_column(String(256))
+    excepted: Mapped[list[str]] = mapped_column(JSON)
+    floor_ms: Mapped[int] = mapped_column(BigInteger)
+    from_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeletionRow(Base):
+    """A deletion that was begun or asked for. What names a person goes when it is done."""
+
+    __tablename__ = "deletions"
+
+    deletion_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    who: Mapped[str] = mapped_column(String(256))
+    predicate: Mapped[dict[str, Any]] = mapped_column(JSON)
+    at_once: Mapped[bool] = mapped_column()
+    erased: Mapped[dict[str, Any]] = mapped_column(JSON)
+    requested_ms: Mapped[int] = mapped_column(BigInteger)
+    deleted_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    finished_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
+
+
 class VersionRow(Base):
     """One row: grows with every change of sources, keys or tokens."""
 

@@ -74,6 +74,11 @@ class Sources:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def database(self) -> Database:
+        """The registry that they are in."""
+        return self._database
+
     def create(
         self,
         name: str,

@@ -20,10 +20,12 @@ TABLES = (
     "silver.events",
     "silver.quarantine",
     "ops.acks",
+    "ops.deletions",
     "ops.gaps",
     "ops.landing_border",
     "ops.ledger",
     "ops.replays",
+    "ops.tombstones",
 )
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
 # They tell about the process, its files or its settings, write, wait, or reach past the lists above.

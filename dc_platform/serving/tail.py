@@ -35,6 +35,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
 from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.deleted import DeletedIdentities
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker
 from dc_platform.landing.lander import decoder_for
@@ -84,6 +85,7 @@ class Tail:
             files=IdentityFiles(self._lake, SILVER_EVENTS, self._maker.mark),
             spill_directory=settings.data_dir.absolute() / "tail",
         )
+        self._deleted = DeletedIdentities(self._lake, self._maker)
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
@@ -239,6 +241,7 @@ class Tail:
         keys = self._maker.keys(rows["source_id"], rows["event_id"])
         found = Ordered.of(keys, scopes_of(rows))
         fresh = found.firsts() & ~self._index.known(found.keys, found.scopes, self._snapshot)
+        fresh &= ~self._deleted.known(found.keys, found.scopes)
         fresh = found.mask(fresh & ~self._pile.contains(found.keys))
         if fresh.any():
             table = mask_rows(_silver_columns(rows), fresh).combine_chunks()

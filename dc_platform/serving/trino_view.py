@@ -2,9 +2,9 @@
 
 Both branches take the same border (`ops.landing_border`, one row per partition, read first), so each
 event is in one of them whatever is committed meanwhile. The tail keeps NDJSON blocks that a gateway
-marked valid, and of these what is neither a duplicate within the tail nor of silver: the look-up in
-silver is by identity within the event's scope, as landing's. Records of other producers appear when
-they have landed. Stock connectors, plain SQL.
+marked valid, and of these what is neither a duplicate within the tail nor of silver, nor was deleted:
+the look-ups in silver and in `ops.tombstones` are by identity within the event's scope, as landing's.
+Records of other producers appear when they have landed. Stock connectors, plain SQL.
 
 Measured on Trino 476: a view is analysed from top to bottom and each table is pinned to the version
 it had when it was first named, so the border has to be named before silver. A query that names
@@ -84,6 +84,9 @@ SELECT {names} FROM tail t
 WHERE t.occurrence = 1 AND NOT EXISTS (
     SELECT 1 FROM landed s WHERE s.dedup_scope = t.dedup_scope
         AND s.source_id = t.source_id AND s.event_id = t.event_id)
+  AND NOT EXISTS (
+    SELECT 1 FROM {lake}.ops.tombstones d WHERE d.dedup_scope = t.dedup_scope
+        AND d.source_id = t.source_id AND d.event_id = t.event_id)
 """
 
 
