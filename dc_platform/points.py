@@ -74,6 +74,17 @@ class Point(StrEnum):
     BACKFILL_WRITTEN = "backfill written", "backfill", "the day's files are written, not committed"
     BACKFILL_COMMITTED = "backfill committed", "backfill", "the day's files replaced the old ones"
 
+    # --- silver as it was ---
+    RESTORE_FILES = "restore files", "restore", "the files that come back have new names beside it"
+    RESTORE_BORDER = "restore border", "restore", "the border is back, silver's commit is next"
+    RESTORE_COMMITTED = "restore committed", "restore", "files and offsets are back, as a new epoch"
+    LAKE_COPIED = "lake copied", "restore", "an empty lake's tables are copied, beside their place"
+    LAKE_RESTORED = "lake restored", "restore", "they are in their place"
+
+    # --- a copy of the lake ---
+    BACKUP_COPIED = "backup copied", "backup", "the files are copied, the manifest is not written"
+    BACKUP_WRITTEN = "backup written", "backup", "the manifest is there; older backups go next"
+
 
 def unarmed(point: str) -> None:
     """What happens at a point."""
