@@ -88,6 +88,16 @@ class Point(StrEnum):
     FILES_REMOVED = "files removed", "deletion", "the replaced files are gone, nothing is proved"
     DELETION_PROVED = "deletion proved", "deletion", "no file has the rows, ops.deletions is next"
     DELETION_RECORDED = "deletion recorded", "deletion", "ops.deletions has it, it is still pending"
+    # --- silver as it was ---
+    RESTORE_FILES = "restore files", "restore", "the files that come back have new names beside it"
+    RESTORE_BORDER = "restore border", "restore", "the border is back, silver's commit is next"
+    RESTORE_COMMITTED = "restore committed", "restore", "files and offsets are back, as a new epoch"
+    LAKE_COPIED = "lake copied", "restore", "an empty lake's tables are copied, beside their place"
+    LAKE_RESTORED = "lake restored", "restore", "they are in their place"
+
+    # --- a copy of the lake ---
+    BACKUP_COPIED = "backup copied", "backup", "the files are copied, the manifest is not written"
+    BACKUP_WRITTEN = "backup written", "backup", "the manifest is there; older backups go next"
 
 
 def unarmed(point: str) -> None:

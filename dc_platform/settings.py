@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dc_platform.broker.records import KafkaClient
@@ -163,6 +163,16 @@ class Settings(BaseSettings):
         " of older versions. Above the longest query, and above the longest pause of a writer.",
     )
 
+    # --- backup ---
+    backup_uri: str = Field(
+        "",
+        description="Where backups go, a directory or file:///path, better on another disk; empty: no"
+        " backups. Set, the job backup makes one each night (UTC).",
+    )
+    backup_keep: int = Field(
+        7, ge=1, description="Newest backups that stay when the job backup has made another."
+    )
+
     # --- serving ---
     tail_memory_mb: int = Field(
         256, ge=8, description="Memory of the tail; older rows of it spill to disk."
@@ -193,10 +203,10 @@ class Settings(BaseSettings):
         description="For tests: the process kills itself there, point[:nth] (docs/reliability.md).",
     )
 
-    @field_validator("lake_uri")
+    @field_validator("lake_uri", "backup_uri")
     @classmethod
-    def _is_supported(cls, value: str) -> str:
-        _directory(value)
+    def _is_supported(cls, value: str, info: ValidationInfo) -> str:
+        _directory(value, f"DCP_{info.field_name}".upper())
         return value
 
     @property
@@ -210,6 +220,12 @@ class Settings(BaseSettings):
         return _directory(self.lake_uri) or str((self.data_dir / "lake").absolute())
 
     @property
+    def backups(self) -> Path | None:
+        """The directory of backups; None when there are to be none."""
+        directory = _directory(self.backup_uri, "DCP_BACKUP_URI")
+        return Path(directory).absolute() if directory else None
+
+    @property
     def registry(self) -> str:
         """SQLAlchemy URL of the registry."""
         return self.registry_url or f"sqlite:///{(self.data_dir / 'registry.db').absolute()}"
@@ -220,7 +236,7 @@ class Settings(BaseSettings):
         return self.future_limit_seconds * 1000
 
 
-def _directory(uri: str) -> str:
+def _directory(uri: str, setting: str = "DCP_LAKE_URI") -> str:
     """The path of a `file://` URI; what is no URI is a path already."""
     scheme, colon, rest = uri.partition("://")
     if not colon:
@@ -228,10 +244,10 @@ def _directory(uri: str) -> str:
     host, _, path = rest.partition("/")
     if scheme.lower() != "file":
         raise ConfigurationError(
-            f"DCP_LAKE_URI: {scheme}:// is not supported yet: write a directory or file:///path"
+            f"{setting}: {scheme}:// is not supported yet: write a directory or file:///path"
         )
     if host not in ("", "localhost") or not path:
-        raise ConfigurationError(f"DCP_LAKE_URI: {uri} names no directory: write file:///path")
+        raise ConfigurationError(f"{setting}: {uri} names no directory: write file:///path")
     return "/" + unquote(path)
 
 

@@ -45,12 +45,22 @@ FORBIDDEN = {
     "broker": {"gateway", "decode", "landing", "lake", "serving", "orchestration", "registry"},
     "decode": {"gateway", "landing", "lake", "serving", "orchestration", "registry"},
     "lake": {"gateway", "broker", "decode", "landing", "serving", "orchestration", "registry"},
-    "landing": {"gateway", "retention", "serving", "orchestration", "stack", "cli"},
+    "landing": {"gateway", "retention", "serving", "orchestration", "stack", "cli", "backup"},
     "retention": {"gateway", "serving", "orchestration", "stack", "cli"},
-    "gateway": {"decode", "landing", "lake", "retention", "serving", "orchestration", "stack", "cli"},
+    "gateway": {
+        "decode",
+        "landing",
+        "lake",
+        "retention",
+        "serving",
+        "orchestration",
+        "stack",
+        "cli",
+    },
     "serving": {"gateway", "orchestration", "stack", "cli"},
     "registry": {"gateway", "broker", "decode", "landing", "lake", "serving", "orchestration"},
     "orchestration": {"gateway", "serving", "stack", "cli"},
+    "backup": {"gateway", "decode", "serving", "orchestration", "stack", "cli"},
 }
 
 

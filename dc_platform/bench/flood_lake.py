@@ -16,7 +16,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, table_sql
-from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.batch_commit import next_offset
 
 
 class Backlog:
@@ -33,8 +33,8 @@ class Backlog:
         """How many wait."""
         ends = self._reader.end_offsets()
         self._silver.refresh()
-        apps = {p: app_id(SILVER_EVENTS, self._info, p) for p in ends}
-        return sum(max(0, end - (self._silver.txn(apps[p]) or 0)) for p, end in ends.items())
+        done = {p: next_offset(self._silver, self._info, p) or 0 for p in ends}
+        return sum(max(0, end - done[p]) for p, end in ends.items())
 
     def close(self) -> None:
         """Disconnect."""

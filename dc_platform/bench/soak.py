@@ -194,7 +194,7 @@ def _wait_until_landed(lake: str, bootstrap: str, landing: subprocess.Popen[byte
     from dc_platform.contracts.tables import SILVER_EVENTS
     from dc_platform.lake.store import Lake
     from dc_platform.lake.table import LakeTable
-    from dc_platform.landing.batch_commit import app_id
+    from dc_platform.landing.batch_commit import next_offset
 
     info = ensure_topic(bootstrap, TOPIC, partitions=4, replication=1)
     reader = reader_for(bootstrap, info)
@@ -202,9 +202,7 @@ def _wait_until_landed(lake: str, bootstrap: str, landing: subprocess.Popen[byte
     deadline = time.monotonic() + _END_SECONDS
     try:
         ends = reader.end_offsets()
-        while any(
-            (silver.txn(app_id(SILVER_EVENTS, info, p)) or 0) < end for p, end in ends.items()
-        ):
+        while any((next_offset(silver, info, p) or 0) < end for p, end in ends.items()):
             if time.monotonic() > deadline or landing.poll() is not None:
                 raise BenchFailedError("landing did not catch up after the producer had ended")
             time.sleep(0.5)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dc_platform.cli.options import AsJson, DataDir, settings_of
+from dc_platform.cli.client import stack_or_environment
+from dc_platform.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dc_platform.settings import Settings
 
 _SHOWN = 50
@@ -44,7 +43,7 @@ def audit(
     from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced
     from dc_platform.lake.store import Lake
 
-    configured = _settings(data_dir)
+    configured = stack_or_environment(data_dir)
     lake = Lake(configured.lake)
     doubts = _land_acks(configured, lake)
     now = int(time.time() // 3600)
@@ -66,26 +65,6 @@ def audit(
         _print(rows.to_pylist(), totals(rows), wrong)
     if wrong:
         raise typer.Exit(1)
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    """Those of the stack in the directory when there is one, else of the environment."""
-    from dc_platform.cli.client import stack_info
-    from dc_platform.errors import ConfigurationError
-
-    configured = settings_of(data_dir)
-    try:
-        info = stack_info(configured.data_dir)
-    except ConfigurationError:
-        if data_dir is not None:
-            raise
-        return configured
-    return settings_of(
-        configured.data_dir,
-        kafka_bootstrap=info["kafka"],
-        topic=info["topic"],
-        lake_uri=info["lake"],
-    )
 
 
 def _land_acks(configured: Settings, lake: Any) -> list[str]:

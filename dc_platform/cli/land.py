@@ -89,9 +89,9 @@ def _check(ended: Ended, *, until_caught_up: bool) -> None:
 
     if ended is Ended.FENCED:
         raise NotCaughtUpError(
-            "another writer (the stack's landing run, or another dcp land) lands into this lake, so"
-            " this one stopped; nothing is lost or doubled: end that one and run dcp land again, or"
-            " leave the rest to it"
+            "another writer (the stack's landing run, or another dcp land) lands into this lake, or a"
+            " restore put it back, so this one stopped; nothing is lost or doubled: end that one and"
+            " run dcp land again, or leave the rest to it"
         )
     if until_caught_up and ended is not Ended.CAUGHT_UP:
         raise NotCaughtUpError(

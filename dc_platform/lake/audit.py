@@ -48,11 +48,14 @@ def offset_gaps(lake: Lake) -> Finding:
     holes: list[dict[str, Any]] = []
     ends: dict[tuple[str, int], int] = {}
     history = _history(lake)
-    for covered in _ranges(history):
-        key = covered[:2]
-        if key in ends and covered.start != ends[key]:
-            holes.append(_gap(covered.partition, ends[key], covered.start, "not covered"))
-        ends[key] = covered.end
+    for entry in history:
+        if "dcp.restore" in entry:
+            ends = _restored_ends(entry)
+        for covered in _ranges([entry]):
+            key = covered[:2]
+            if key in ends and covered.start != ends[key]:
+                holes.append(_gap(covered.partition, ends[key], covered.start, "not covered"))
+            ends[key] = covered.end
     # Commits of before there was the table have them in their metadata alone.
     deleted = {gap[:4]: gap.why for gap in known_gaps(lake)} | {
         (entry.get("dcp.topic", ""), *gap): EXPIRED
@@ -74,16 +77,22 @@ def _gap(partition: int, start: int, end: int, why: str) -> dict[str, Any]:
 
 
 def _history(lake: Lake) -> list[dict[str, Any]]:
-    """The newest commits of silver that landed something, in their order."""
+    """The newest commits of silver that landed something or put its offsets back, in their order."""
     found = reversed(LakeTable(lake, SILVER_EVENTS).history(_HISTORY))
-    return [entry for entry in found if "dcp.ranges" in entry]
+    return [entry for entry in found if "dcp.ranges" in entry or "dcp.restore" in entry]
+
+
+def _restored_ends(entry: dict[str, Any]) -> dict[tuple[str, int], int]:
+    """Where a restore put silver: from there on everything is covered again."""
+    offsets = json.loads(entry["dcp.restore"])["offsets"]
+    return {(t, int(p)): end for t, of in offsets.items() for p, end in of.items()}
 
 
 def _ranges(history: list[dict[str, Any]]) -> Iterator[_Covered]:
     for entry in history:
         topic = entry.get("dcp.topic", "")
         counted = json.loads(entry.get("dcp.counted", "{}"))
-        for partition, (start, end) in json.loads(entry["dcp.ranges"]).items():
+        for partition, (start, end) in json.loads(entry.get("dcp.ranges", "{}")).items():
             sums = counted.get(partition, [None, None])
             yield _Covered(topic, int(partition), start, end, *sums)
 

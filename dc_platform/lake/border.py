@@ -50,6 +50,16 @@ def write_border(table: LakeTable, topic_id: str, offsets: Mapping[int, int], ve
         return
 
 
+def lands_now(table: LakeTable) -> tuple[str | None, list[int]]:
+    """The topic that landed last, with its partitions; (None, []) when none ever did."""
+    rows = _rows(table)
+    if not len(rows):
+        return None, []
+    newest = rows.filter(pc.equal(rows["silver_version"], pc.max(rows["silver_version"])))
+    topic_id = newest["topic_id"][0].as_py()
+    return topic_id, newest["kafka_partition"].to_pylist()
+
+
 def _border(topic_id: str, offsets: Mapping[int, int], version: int) -> pa.Table:
     size = len(offsets)
     return pa.table(

@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -50,6 +50,10 @@ class DataFile:
     partition: date | None
     stats: str
     modified_ms: int
+
+    def renewed(self, path: str) -> DataFile:
+        """The same file under another name, as young as now."""
+        return replace(self, path=path, modified_ms=time.time_ns() // 1_000_000)
 
 
 def writer_options(spec: TableSpec, level: int = COMPRESSION_LEVEL) -> dict[str, Any]:
@@ -148,12 +152,12 @@ def statistics(table: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
             column = column.cast(column.type.value_type)
         bounds = pc.min_max(column).as_py()
         if bounds["min"] is not None:
-            low[name] = _as_json(bounds["min"], up=False)
-            high[name] = _as_json(bounds["max"], up=True)
+            low[name] = as_json(bounds["min"], up=False)
+            high[name] = as_json(bounds["max"], up=True)
     return {"numRecords": len(table), "minValues": low, "maxValues": high, "nullCount": nulls}
 
 
-def _as_json(value: Any, *, up: bool) -> Any:
+def as_json(value: Any, *, up: bool) -> Any:
     """A bound in the log's form: times in milliseconds, rounded outwards."""
     if not isinstance(value, datetime):
         return value

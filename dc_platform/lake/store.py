@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,6 +78,25 @@ class Lake:
         full = f"{self.uri_of(spec)}/{path}"
         self._fs.create_dir(str(Path(full).parent), recursive=True)
         return self._fs.open_output_stream(full)
+
+    def adopt(self, spec: TableSpec, source: str, path: str) -> None:
+        """Put the file `source` into the table as `path`, as young as if it had just been written: as a
+        hard link where the file system can, else as a copy.
+        """
+        full = Path(f"{self.uri_of(spec)}/{path}")
+        try:
+            full.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                full.hardlink_to(source)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                shutil.copyfile(source, full)
+            os.utime(full)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"taking {source} into {spec.name} failed: {error}"
+            ) from error
 
     def mapped(self, spec: TableSpec, path: str) -> memoryview | None:
         """A file of the table, mapped into memory; None when there is none, or it cannot be read.

@@ -31,6 +31,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
+from dc_platform.lake.actions import add_action, remove_action
 from dc_platform.lake.parquet import LANDED, DataFile
 from dc_platform.lake.store import Lake
 
@@ -125,13 +126,15 @@ class Snapshot:
 
 
 class LakeTable:
-    """A table at a snapshot, which `refresh` and `commit` move forward. Not thread-safe."""
+    """A table at a snapshot (the newest, or of a version), which `refresh` and `commit` move forward.
+    Not thread-safe.
+    """
 
-    def __init__(self, lake: Lake, spec: TableSpec) -> None:
+    def __init__(self, lake: Lake, spec: TableSpec, version: int | None = None) -> None:
         self.lake = lake
         self.spec = spec
         try:
-            self._delta = lake.open(spec)
+            self._delta = lake.open(spec, version)
         except TableNotFoundError as error:
             raise StoreUnavailableError(
                 f"table {spec.name} does not exist in {lake.uri}; landing creates it (dcp up)"
@@ -211,7 +214,8 @@ class LakeTable:
             max_commit_retries=0 if exact else _REBASE_RETRIES,
             app_transactions=[Transaction(app, version) for app, version in txns.items()],
         )
-        return self._write([_add(file, self.spec.partition_by) for file in files], properties, txns)
+        by = self.spec.partition_by
+        return self._write([add_action(file, by) for file in files], properties, txns)
 
     def replace(
         self, partition: date | None, files: Sequence[DataFile], *, metadata: Mapping[str, str]
@@ -232,13 +236,18 @@ class LakeTable:
         return self._swap(old, new, changes_data=True, metadata=metadata)
 
     def put_in_place(
-        self, paths: Collection[str], files: Sequence[DataFile], *, metadata: Mapping[str, str]
+        self,
+        paths: Collection[str],
+        files: Sequence[DataFile],
+        *,
+        metadata: Mapping[str, str],
+        txns: Mapping[str, int] | None = None,
     ) -> int:
-        """Put `files` in place of the files `paths`, which are live; exact."""
+        """Put `files` in place of the files `paths`, which are live, with offsets if any; exact."""
         old = [row for row in self._live() if row["path"] in paths]
         if len(old) != len(paths):
             raise CommitConflictError(f"{self.spec.name}: a file to be replaced is no longer live")
-        return self._swap(old, files, changes_data=True, metadata=metadata)
+        return self._swap(old, files, changes_data=True, metadata=metadata, txns=txns)
 
     def rewrite(
         self, paths: Sequence[str], file: DataFile, *, metadata: Mapping[str, str]
@@ -283,15 +292,21 @@ class LakeTable:
         *,
         changes_data: bool,
         metadata: Mapping[str, str],
+        txns: Mapping[str, int] | None = None,
     ) -> int:
         self._check_young(new)
         by = self.spec.partition_by
         return self._write(
             [
-                *(_remove(row, by, changes_data) for row in old),
-                *(_add(file, by, changes_data) for file in new),
+                *(remove_action(row, by, changes_data) for row in old),
+                *(add_action(file, by, changes_data) for file in new),
             ],
-            CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0),
+            CommitProperties(
+                custom_metadata=dict(metadata),
+                max_commit_retries=0,
+                app_transactions=[Transaction(app, at) for app, at in (txns or {}).items()],
+            ),
+            txns,
         )
 
     def _check_young(self, files: Sequence[DataFile]) -> None:
@@ -333,26 +348,6 @@ class LakeTable:
             # This commit alone came since.
             self._txns, self._txns_at = {**known, **(txns or {})}, self.version
         return self.version
-
-
-def _remove(row: dict[str, Any], partition_by: str | None, changes_data: bool) -> RemoveAction:
-    value = row[f"partition.{partition_by}"] if partition_by else None
-    return RemoveAction(
-        row["path"],
-        data_change=changes_data,
-        deletion_timestamp=time.time_ns() // 1_000_000,
-        size=row["size_bytes"],
-        partition_values={partition_by: _partition_value(value)} if partition_by else {},
-    )
-
-
-def _add(file: DataFile, partition_by: str | None, changes_data: bool = True) -> AddAction:
-    values = {partition_by: _partition_value(file.partition)} if partition_by else {}
-    return AddAction(file.path, file.size, values, file.modified_ms, changes_data, file.stats)
-
-
-def _partition_value(partition: date | None) -> str | None:
-    return partition.isoformat() if partition else None
 
 
 def sql_text(value: str) -> str:

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dc_platform.contracts.tables import JUDGED, SILVER_EVENTS
+from dc_platform.contracts.tables import JUDGED, SILVER_EVENTS, TableSpec
 from dc_platform.lake.parquet import DataFile, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -94,15 +94,16 @@ def silver_pieces(connection: Connection, rows: str) -> Iterator[pa.Table]:
         yield pa.Table.from_batches([piece])
 
 
-def write_files(lake: Lake, pieces: Iterator[pa.Table], day: date) -> Iterator[DataFile]:
-    """The rows of the pieces as files of silver."""
+def write_files(
+    lake: Lake, pieces: Iterator[pa.Table], day: date, spec: TableSpec = SILVER_EVENTS
+) -> Iterator[DataFile]:
+    """The rows of the pieces as files of silver, or of another table with ingest dates."""
     held: list[pa.Table] = []
     for piece in pieces:
         if len(piece):
-            names = SILVER_EVENTS.file_schema.names
-            held.append(piece.select(names).cast(SILVER_EVENTS.file_schema))
+            held.append(piece.select(spec.file_schema.names).cast(spec.file_schema))
         if sum(map(len, held)) >= _FILE_ROWS or sum(t.nbytes for t in held) >= _FILE_BYTES:
-            yield write_file(lake, SILVER_EVENTS, pa.concat_tables(held), partition=day)
+            yield write_file(lake, spec, pa.concat_tables(held), partition=day)
             held = []
     if held:
-        yield write_file(lake, SILVER_EVENTS, pa.concat_tables(held), partition=day)
+        yield write_file(lake, spec, pa.concat_tables(held), partition=day)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dc_platform.broker.records import TopicInfo
 from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
+from dc_platform.lake.border import write_border
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import Batch
@@ -17,9 +18,42 @@ from dc_platform.landing.batch import Batch
 log = logging.getLogger(__name__)
 
 
-def app_id(spec: TableSpec, info: TopicInfo, partition: int) -> str:
-    """Key of a partition's offset in the table's log. A recreated topic starts at zero again."""
-    return f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}"
+def app_id(spec: TableSpec, info: TopicInfo, partition: int, epoch: int = 0) -> str:
+    """Key of a partition's offset in the table's log. A recreated topic starts at zero again, and an
+    epoch where the restore that began it put it.
+    """
+    key = f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}"
+    return f"{key}@{epoch}" if epoch else key
+
+
+def epoch_app_id(spec: TableSpec) -> str:
+    """Key of the table's epoch in its own log."""
+    return f"{spec.name}/epoch"
+
+
+def epoch_of(table: LakeTable) -> int:
+    """How often the table was restored to a former state, in this snapshot: offsets of former epochs
+    no longer count. 0 until then.
+    """
+    return table.txn(epoch_app_id(table.spec)) or 0
+
+
+def next_offset(table: LakeTable, info: TopicInfo, partition: int) -> int | None:
+    """First offset of a partition that has not landed in the table; None when none ever did."""
+    return table.txn(app_id(table.spec, info, partition, epoch_of(table)))
+
+
+def publish_border(border: LakeTable, silver: LakeTable, info: TopicInfo) -> None:
+    """Say in `border`, ops.landing_border, where silver's snapshot stands.
+
+    Of all partitions, not only of one writer's: all rows are of one version of silver.
+    """
+    offsets = {p: next_offset(silver, info, p) or 0 for p in range(info.partitions)}
+    try:
+        write_border(border, info.topic_id, offsets, silver.version)
+    except StoreUnavailableError as error:
+        # Trino's view stays right with an old border; the next commit brings a new one.
+        log.warning("%s", error)
 
 
 def any_live(table: LakeTable, files: Sequence[DataFile]) -> bool:
@@ -43,7 +77,8 @@ def commit_batch(
     False after a conflict; the table is refreshed then. Raises StoreUnavailableError when the store
     failed and the commit is not in the log.
     """
-    txns = {app_id(table.spec, info, partition): end for partition, end in ends.items()}
+    epoch = epoch_of(table)
+    txns = {app_id(table.spec, info, partition, epoch): end for partition, end in ends.items()}
     commit_id = uuid.uuid4().hex
     metadata = {
         "dcp.commit": commit_id,

@@ -6,12 +6,12 @@ and each table drops what lies below its own txn. So every order of crashes give
 
 Fencing: a run commits only from a snapshot in which silver's txn is where the run itself left it.
 Two runs that wake up with the same plan are told apart by the commits themselves: in bronze the same
-app id conflicts, in silver any newer version does.
+app id conflicts, in silver any newer version does. A restore begins a new epoch of silver, with other
+app ids: whoever landed in the epoch before it ends, and its successor begins where the restore put it.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -32,8 +32,7 @@ from dc_platform.contracts.tables import (
     TABLES,
     TableSpec,
 )
-from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
-from dc_platform.lake.border import write_border
+from dc_platform.errors import CommitConflictError, FencedError
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.store import Lake
@@ -52,7 +51,12 @@ from dc_platform.landing.batch import (
     scopes_of,
     select_for,
 )
-from dc_platform.landing.batch_commit import app_id, commit_batch
+from dc_platform.landing.batch_commit import (
+    commit_batch,
+    epoch_of,
+    next_offset,
+    publish_border,
+)
 from dc_platform.landing.deleted import DeletedIdentities
 from dc_platform.landing.files import LandingFiles
 from dc_platform.landing.identities import IdentityIndex
@@ -60,8 +64,6 @@ from dc_platform.landing.keys import KeyMaker
 from dc_platform.landing.losses import Losses
 from dc_platform.landing.ordered import Ordered
 from dc_platform.points import Point, Reached, unarmed
-
-log = logging.getLogger(__name__)
 
 _CONFLICT_RETRIES = 20
 
@@ -131,7 +133,8 @@ class Committer:
         for table in (self._bronze, self._quarantine, self._silver):
             table.refresh()
         self._snapshot = self._silver.snapshot()
-        self._offsets = self._committed(self._silver, SILVER_EVENTS)
+        self._epoch = epoch_of(self._silver)
+        self._offsets = self._committed(self._silver)
 
     @property
     def offsets(self) -> dict[int, int | None]:
@@ -156,16 +159,17 @@ class Committer:
     @property
     def bronze_offsets(self) -> dict[int, int | None]:
         """Partition → next offset of bronze, which is ahead of silver after a crash."""
-        return self._committed(self._bronze, BRONZE_EVENTS)
+        return self._committed(self._bronze)
 
-    def _committed(self, table: LakeTable, spec: TableSpec) -> dict[int, int | None]:
-        return {p: table.txn(app_id(spec, self._info, p)) for p in self._partitions}
+    def _committed(self, table: LakeTable) -> dict[int, int | None]:
+        return {p: next_offset(table, self._info, p) for p in self._partitions}
 
     def widen(self, info: TopicInfo, partitions: list[int]) -> None:
         """Take the partitions that the topic got; call `begin` for them."""
         self._silver.refresh()
         self._info, self._partitions = info, partitions
-        self._offsets = {**self._committed(self._silver, SILVER_EVENTS), **self._offsets}
+        self._check_epoch()
+        self._offsets = {**self._committed(self._silver), **self._offsets}
 
     def begin(self, starts: Mapping[int, int]) -> None:
         """Where reading begins in partitions that never landed: Kafka's oldest offset."""
@@ -209,7 +213,7 @@ class Committer:
             self._reached(Point.AFTER_QUARANTINE)
         landed = self._land_silver(batch, silver, identities, writing.result(), processed_at)
         self._reached(Point.AFTER_SILVER)
-        self._publish_border()
+        publish_border(self._border, self._silver, self._info)
         self._reached(Point.BORDER_PUBLISHED)
         return Landed(
             received=len(judged),
@@ -222,8 +226,9 @@ class Committer:
         )
 
     def _check_fence(self, batch: Batch) -> None:
+        self._check_epoch()
         for partition, covered in batch.ranges.items():
-            committed = self._silver.txn(app_id(SILVER_EVENTS, self._info, partition))
+            committed = next_offset(self._silver, self._info, partition)
             expected = self._offsets[partition]
             if expected != covered.start or (committed is not None and committed != expected):
                 raise FencedError(
@@ -278,7 +283,7 @@ class Committer:
 
     def _land_quarantine(self, batch: Batch, rejected: pa.Table, processed_at: datetime) -> None:
         for _ in range(_CONFLICT_RETRIES):
-            done = self._committed(self._quarantine, SILVER_QUARANTINE)
+            done = self._committed(self._quarantine)
             old = below(rejected, {p: o for p, o in done.items() if o is not None})
             rows = mask_rows(rejected, ~old)
             if not len(rows):
@@ -347,13 +352,19 @@ class Committer:
 
     def _check_silver_unmoved(self) -> None:
         self._silver.refresh()
+        self._check_epoch()
         for partition, expected in self._offsets.items():
-            committed = self._silver.txn(app_id(SILVER_EVENTS, self._info, partition))
+            committed = next_offset(self._silver, self._info, partition)
             if committed is not None and committed != expected:
                 raise FencedError(
                     f"partition {partition} moved from {expected} to {committed} under this run:"
                     " another run has landed it"
                 )
+
+    def _check_epoch(self) -> None:
+        # What this run knows of silver's identities may no longer be there.
+        if epoch_of(self._silver) != self._epoch:
+            raise FencedError("silver.events was restored to a former state: the next run lands on")
 
     def _commit(
         self,
@@ -383,16 +394,6 @@ class Committer:
             self._snapshot.rows_by_partition(),
             self._quarantine.snapshot().rows_by_partition(),
         )
-
-    def _publish_border(self) -> None:
-        # Of all partitions, not only of this writer's: all rows are of one version of silver.
-        apps = {p: app_id(SILVER_EVENTS, self._info, p) for p in range(self._info.partitions)}
-        offsets = {p: self._silver.txn(app) or 0 for p, app in apps.items()}
-        try:
-            write_border(self._border, self._info.topic_id, offsets, self._silver.version)
-        except StoreUnavailableError as error:
-            # Trino's view stays right with an old border; the next commit brings a new one.
-            log.warning("%s", error)
 
     def close(self) -> None:
         """Stop the threads."""

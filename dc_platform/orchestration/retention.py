@@ -16,7 +16,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import PlatformError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.batch_commit import next_offset
 from dc_platform.landing.retention import Risk, risk_of
 from dc_platform.orchestration.assets import BRONZE_KEY
 from dc_platform.settings import Settings, settings
@@ -92,7 +92,7 @@ def _look(configured: Settings, now_ms: int) -> tuple[list[Risk], list[int], boo
         silver = LakeTable(lake, SILVER_EVENTS)
     borders = {}
     for partition in range(info.partitions):
-        border = silver.txn(app_id(SILVER_EVENTS, info, partition)) if silver else None
+        border = next_offset(silver, info, partition) if silver else None
         if border is not None:
             borders[partition] = border
     retention = retention_of(bootstrap, configured.topic)

@@ -21,7 +21,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import PlatformError, TopicChangedError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.batch_commit import next_offset
 from dc_platform.landing.slots import Slot
 from dc_platform.orchestration.assets import (
     BRONZE_KEY,
@@ -109,7 +109,7 @@ class _Gauge:
             self._silver = LakeTable(lake, SILVER_EVENTS)
         self._silver.refresh()
         ends = self._reader.end_offsets(_KAFKA_MS)
-        done = {p: self._silver.txn(app_id(SILVER_EVENTS, self._info, p)) or 0 for p in ends}
+        done = {p: next_offset(self._silver, self._info, p) or 0 for p in ends}
         return Look({p: max(0, end - done[p]) for p, end in ends.items()}, ends)
 
     def reset(self) -> None:

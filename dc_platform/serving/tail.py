@@ -26,6 +26,7 @@ from dc_platform.broker.records import Poll, RecordReader, Records, TopicInfo
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import (
     BrokerUnavailableError,
+    FencedError,
     PlatformError,
     StoreUnavailableError,
     TopicChangedError,
@@ -34,7 +35,7 @@ from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.landing.batch import below, is_valid, mask_rows, scopes_of
-from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.batch_commit import epoch_of, next_offset
 from dc_platform.landing.deleted import DeletedIdentities
 from dc_platform.landing.identities import IdentityIndex
 from dc_platform.landing.keys import KeyMaker
@@ -168,6 +169,7 @@ class Tail:
             self._lake.ensure(SILVER_EVENTS)
             self._silver = LakeTable(self._lake, SILVER_EVENTS)
             self._snapshot = self._silver.snapshot()
+            self._epoch = epoch_of(self._silver)
         elif self._follow_silver():
             self._publish()
         settings = self._settings
@@ -197,9 +199,7 @@ class Tail:
         return reader
 
     def _read_border(self, info: TopicInfo) -> dict[int, int]:
-        return {
-            p: self._silver.txn(app_id(SILVER_EVENTS, info, p)) or 0 for p in range(info.partitions)
-        }
+        return {p: next_offset(self._silver, info, p) or 0 for p in range(info.partitions)}
 
     def _step(self, reader: RecordReader) -> None:
         self._progress.ask(reader)
@@ -263,6 +263,9 @@ class Tail:
             # The view stays right with an older version and the longer tail after it.
             log.warning("%s", error)
             return False
+        if epoch_of(self._silver) != self._epoch:
+            # Identities that this tail knows, and rows that it let go, may be in silver no longer.
+            raise FencedError("silver.events was restored to a former state")
         old = set(self._snapshot.paths)
         self._snapshot = self._silver.snapshot()
         self._border = self._read_border(self.info)

@@ -5,14 +5,18 @@ A seed decides the records, their partitions, which time at the point it is, and
 
 from __future__ import annotations
 
+import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
+from dc_platform.backup.store import Backups
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.batch_commit import next_offset
 from dc_platform.points import Point
 from dc_platform_tests.crash.gateway import killed_gateway
 from dc_platform_tests.crash.replay import killed_replay
@@ -22,6 +26,7 @@ SEEDS = range(3)
 RECORDS = 4_500
 _MOST_COMMITS = 300
 _PROCESS = ["dc_platform_tests.crash.process"]
+_DCP = ["dc_platform.cli.main"]
 
 
 class Case(NamedTuple):
@@ -51,6 +56,8 @@ def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
         "landing run": _run,
         "backfill": _backfill,
         "replay": killed_replay,
+        "restore": _restore,
+        "backup": _backup,
     }
     special = {
         Point.BEFORE_GAPS: _gaps,
@@ -58,6 +65,8 @@ def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
         Point.BRONZE_READ: _replay,
         Point.MERGED_WRITTEN: _merge,
         Point.MERGED_COMMITTED: _merge,
+        Point.LAKE_COPIED: _lost_lake,
+        Point.LAKE_RESTORED: _lost_lake,
     }
     for point in Point:
         if point.part == "deletion":
@@ -121,8 +130,7 @@ def _next_offsets(scene: Scene, spec: object) -> dict[int, int]:
     if not scene.lake.exists(spec):  # type: ignore[arg-type]
         return dict.fromkeys(range(scene.info.partitions), 0)
     table = LakeTable(scene.lake, spec)  # type: ignore[arg-type]
-    apps = {p: app_id(table.spec, scene.info, p) for p in range(scene.info.partitions)}
-    return {p: table.txn(app) or 0 for p, app in apps.items()}
+    return {p: next_offset(table, scene.info, p) or 0 for p in range(scene.info.partitions)}
 
 
 def _run(scene: Scene, seed: int, point: Point) -> None:
@@ -173,3 +181,62 @@ def _backfill(scene: Scene, seed: int, point: Point) -> None:
         scene.expect([*_PROCESS, "backfill", day.isoformat()], 0)
     scene.send(50)
     scene.land()
+
+
+def _restore(scene: Scene, seed: int, point: Point) -> None:
+    """Silver as it was, twice; of what came after Kafka has all, a part, or nothing any more."""
+    scene.send(300)
+    scene.land()
+    then = LakeTable(scene.lake, SILVER_EVENTS).version
+    scene.send(300)
+    scene.land()
+    ends = _next_offsets(scene, BRONZE_EVENTS)
+    if seed:
+        scene.delete_before({p: end // seed for p, end in ends.items()})
+    restore = [*_DCP, "restore", "--to", str(then)]
+    scene.expect(restore, -signal.SIGKILL, {"DCP_CRASH_AT": str(point)})
+    if seed == 1:
+        scene.send(20)
+        scene.land()
+    scene.expect(restore, 0)
+    scene.send(50)
+    scene.land()
+
+
+def _backup(scene: Scene, seed: int, point: Point) -> None:
+    """A backup that was killed, and another that an empty lake is filled from."""
+    backups = _backups(scene)
+    scene.send(300)
+    scene.land()
+    create = [*_DCP, "backup", "create"]
+    scene.expect(create, -signal.SIGKILL, {**backups, "DCP_CRASH_AT": str(point)})
+    time.sleep(1.1)
+    scene.expect(create, 0, backups)
+    _lose_and_fill(scene, {})
+
+
+def _lost_lake(scene: Scene, seed: int, point: Point) -> None:
+    """The lake is lost, and filled from a backup by a process that is killed."""
+    scene.send(300)
+    scene.land()
+    scene.expect([*_DCP, "backup", "create"], 0, _backups(scene))
+    scene.send(200)
+    scene.land()
+    _lose_and_fill(scene, {"DCP_CRASH_AT": str(point)})
+
+
+def _lose_and_fill(scene: Scene, killed: dict[str, str]) -> None:
+    backups = _backups(scene)
+    name = Backups(Path(backups["DCP_BACKUP_URI"])).list()[0].name
+    scene.expect([*_DCP, "backup", "verify", name], 0, backups)
+    shutil.rmtree(scene.lake.uri)
+    restore = [*_DCP, "restore", "--to", name]
+    if killed:
+        scene.expect(restore, -signal.SIGKILL, {**backups, **killed})
+    scene.expect(restore, 0, backups)
+    scene.send(50)
+    scene.land()
+
+
+def _backups(scene: Scene) -> dict[str, str]:
+    return {"DCP_BACKUP_URI": str(scene.directory / "backups")}

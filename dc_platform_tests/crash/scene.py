@@ -44,7 +44,8 @@ class Scene:
         self._plan = SimBroker(self.info)
         self.client = Client(self._plan, self.chance, transactions=False)
         self._bootstrap = bootstrap
-        self._sent = [0] * self.info.partitions
+        # Records per partition.
+        self.sent = [0] * self.info.partitions
         self.environment = {
             "DCP_KAFKA_BOOTSTRAP": bootstrap,
             "DCP_TOPIC": self.info.name,
@@ -63,13 +64,13 @@ class Scene:
             self.client.send(0)
         writer = RecordWriter(self._bootstrap, self.info.name)
         for number, part in enumerate(self._plan.partitions):
-            for record in part.log[self._sent[number] :]:
+            for record in part.log[self.sent[number] :]:
                 assert record is not None
                 headers = list(record.headers.items())
                 writer.write(record.value, partition=number, headers=headers)
-            self._sent[number] = len(part.log)
+            self.sent[number] = len(part.log)
         writer.close()
-        assert self._ends() == dict(enumerate(self._sent))
+        assert self._ends() == dict(enumerate(self.sent))
         [told] = self.client.acknowledged.values()
         self.events = sum(map(len, told.values()))
 
@@ -118,14 +119,14 @@ class Scene:
             time.sleep(0.1)
 
     def _landed(self) -> bool:
-        from dc_platform.landing.batch_commit import app_id
+        from dc_platform.landing.batch_commit import next_offset
 
         if not self.lake.exists(SILVER_EVENTS):
             return False
         silver = LakeTable(self.lake, SILVER_EVENTS)
         return all(
-            (silver.txn(app_id(SILVER_EVENTS, self.info, number)) or 0) >= end
-            for number, end in enumerate(self._sent)
+            (next_offset(silver, self.info, number) or 0) >= end
+            for number, end in enumerate(self.sent)
         )
 
     def _ends(self) -> dict[int, int]:

@@ -1,0 +1,92 @@
+"""Files that a restore brings back: taken into the table under new names, less what was deleted since.
+
+What was deleted on purpose stays deleted, and this is the one place where a restore heeds the
+tombstones. `ops.tombstones` itself never goes back. A file that comes back may have rows that were
+deleted since: it is written anew without them before it is committed, so no version of the table ever
+shows them again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from dc_platform.contracts.tables import TABLES, TableSpec
+from dc_platform.errors import ConfigurationError
+from dc_platform.lake.origins import FOLDER
+from dc_platform.lake.parquet import DataFile
+from dc_platform.lake.scratch import scratch
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable, sql_list, table_sql
+from dc_platform.landing.backfill_rows import Connection, write_files
+
+TOMBSTONES = "ops.tombstones"
+# Fewer rows than this DuckDB does not hand out.
+_READ_ROWS = 2_048
+
+
+def taken_in(lake: Lake, spec: TableSpec, root: str, files: list[DataFile]) -> list[DataFile]:
+    """`files`, which lie in `root`, as new files of the table, without the rows that were deleted.
+
+    The names are new, because the old ones may be in the log as removed: a clean-up that has already
+    begun may delete them. Raises ConfigurationError when one is gone.
+    """
+    missing = [file.path for file in files if not Path(f"{root}/{file.path}").exists()]
+    if missing:
+        raise ConfigurationError(
+            f"{len(missing)} files of {spec.name} as it was are no longer on disk ({missing[0]}, …):"
+            " replaced files stay for DCP_REMOVED_FILES_MINUTES; restore from a backup"
+            " (dcp backup list), or to a later moment"
+        )
+    with scratch() as connection:
+        marked = _mark(lake, spec, connection, [f"{root}/{file.path}" for file in files])
+        found: list[DataFile] = []
+        for file in files:
+            path = f"{root}/{file.path}"
+            if path in marked:
+                assert file.partition is not None
+                rows = f"read_parquet('{path}', hive_partitioning = false) anti join deleted"
+                pieces = read(connection, spec, f"{rows} using (source_id, event_id)")
+                found += write_files(lake, pieces, file.partition, spec)
+            else:
+                found.append(_linked(lake, spec, root, file))
+    return found
+
+
+def read(connection: Connection, spec: TableSpec, rows: str) -> Iterator[pa.Table]:
+    """Rows of a table in pieces."""
+    names = ", ".join(spec.file_schema.names)
+    for piece in connection.execute(f"select {names} from {rows}").to_arrow_reader(_READ_ROWS):
+        yield pa.Table.from_batches([piece])
+
+
+def _mark(lake: Lake, spec: TableSpec, connection: Connection, paths: list[str]) -> set[str]:
+    """Paths of the files that have rows with a tombstone; the tombstones are `deleted` then."""
+    tombstones = next((known for known in TABLES if known.name == TOMBSTONES), None)
+    if tombstones is None or not lake.exists(tombstones) or not paths:
+        return set()
+    if "event_id" not in spec.columns.names:
+        return set()
+    rows = table_sql(tombstones, LakeTable(lake, tombstones).snapshot())
+    connection.execute(
+        f"create or replace temp table deleted as select distinct source_id, event_id from ({rows})"
+    )
+    found = connection.execute(
+        f"select distinct filename from read_parquet({sql_list(paths)}, filename = true,"
+        " hive_partitioning = false) semi join deleted using (source_id, event_id)"
+    ).fetchall()
+    return {path for (path,) in found}
+
+
+def _linked(lake: Lake, spec: TableSpec, root: str, file: DataFile) -> DataFile:
+    old = PurePosixPath(file.path)
+    # `part-`, `tier-`, `hour-`: compaction goes by it.
+    new = str(old.with_name(f"{old.name.split('-')[0]}-{uuid.uuid4()}.parquet"))
+    lake.adopt(spec, f"{root}/{file.path}", new)
+    identities = f"{FOLDER}/{old.name}.ids"
+    if Path(f"{root}/{identities}").exists():
+        lake.adopt(spec, f"{root}/{identities}", f"{FOLDER}/{PurePosixPath(new).name}.ids")
+    return file.renewed(new)
