@@ -19,7 +19,7 @@ from dc_platform.contracts.tables import (
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing import commits
+from dc_platform.landing import batch_commit
 from dc_platform.landing import files as landing_files
 from dc_platform.points import Point
 from dc_platform_tests.helpers.lake import read_table
@@ -204,7 +204,7 @@ def test_a_border_that_cannot_be_written_stops_nothing(
     def fail(*_: object) -> None:
         raise StoreUnavailableError("away")
 
-    monkeypatch.setattr(commits, "write_border", fail)
+    monkeypatch.setattr(batch_commit, "write_border", fail)
     committer(lake).land(batch(RECORDS))
     assert_landed_once(lake, RECORDS)
 
