@@ -3,7 +3,8 @@
 What was deleted on purpose stays deleted, and this is the one place where a restore heeds the
 tombstones. `ops.tombstones` itself never goes back. A file that comes back may have rows that were
 deleted since: it is written anew without them before it is committed, so no version of the table ever
-shows them again.
+shows them again. Of such a row of bronze its address stays, and nothing of what it held: bronze has a
+row for every address.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from dc_platform.contracts.tables import TABLES, TableSpec
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_QUARANTINE, TABLES, TableSpec
 from dc_platform.errors import ConfigurationError
 from dc_platform.lake.origins import FOLDER
 from dc_platform.lake.parquet import DataFile
@@ -24,6 +25,13 @@ from dc_platform.lake.table import LakeTable, sql_list, table_sql
 from dc_platform.landing.backfill_rows import Connection, write_files
 
 TOMBSTONES = "ops.tombstones"
+DELETED = "deleted"
+# What stays in bronze of an event that was deleted.
+_STAYS = (
+    *("tenant_id", "source_id", "received_at", "processed_at"),
+    *("topic_id", "kafka_partition", "kafka_offset", "kafka_index", "kafka_timestamp"),
+    *("content_type", "block_id", "block_events"),
+)
 # Fewer rows than this DuckDB does not hand out.
 _READ_ROWS = 2_048
 
@@ -48,8 +56,7 @@ def taken_in(lake: Lake, spec: TableSpec, root: str, files: list[DataFile]) -> l
             path = f"{root}/{file.path}"
             if path in marked:
                 assert file.partition is not None
-                rows = f"read_parquet('{path}', hive_partitioning = false) anti join deleted"
-                pieces = read(connection, spec, f"{rows} using (source_id, event_id)")
+                pieces = read(connection, spec, _without_deleted(spec, path))
                 found += write_files(lake, pieces, file.partition, spec)
             else:
                 found.append(_linked(lake, spec, root, file))
@@ -68,17 +75,36 @@ def _mark(lake: Lake, spec: TableSpec, connection: Connection, paths: list[str])
     tombstones = next((known for known in TABLES if known.name == TOMBSTONES), None)
     if tombstones is None or not lake.exists(tombstones) or not paths:
         return set()
-    if "event_id" not in spec.columns.names:
-        return set()
     rows = table_sql(tombstones, LakeTable(lake, tombstones).snapshot())
     connection.execute(
-        f"create or replace temp table deleted as select distinct source_id, event_id from ({rows})"
+        "create or replace temp table deleted as"
+        f" select distinct source_id, event_id as deleted_id from ({rows})"
     )
     found = connection.execute(
         f"select distinct filename from read_parquet({sql_list(paths)}, filename = true,"
-        " hive_partitioning = false) semi join deleted using (source_id, event_id)"
+        f" hive_partitioning = false) r semi join deleted d on {_same(spec)}"
     ).fetchall()
     return {path for (path,) in found}
+
+
+def _same(spec: TableSpec) -> str:
+    """Whether a row `r` of the table is the one that a tombstone `d` names."""
+    identity = "quarantine_id" if spec is SILVER_QUARANTINE else "event_id"
+    return f"r.source_id is not distinct from d.source_id and r.{identity} = d.deleted_id"
+
+
+def _without_deleted(spec: TableSpec, path: str) -> str:
+    rows = f"read_parquet('{path}', hive_partitioning = false) r"
+    if spec is not BRONZE_EVENTS:
+        return f"(select r.* from {rows} anti join deleted d on {_same(spec)})"
+    columns = ", ".join(
+        f"r.{name}"
+        if name in _STAYS
+        else f"case when deleted_id is null then r.{name}"
+        f" else {repr(DELETED) if name == 'verdict' else 'null'} end as {name}"
+        for name in spec.file_schema.names
+    )
+    return f"(select {columns} from {rows} left join deleted d on {_same(spec)})"
 
 
 def _linked(lake: Lake, spec: TableSpec, root: str, file: DataFile) -> DataFile:

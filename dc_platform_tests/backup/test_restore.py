@@ -6,8 +6,10 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from dc_platform.backup import files
 from dc_platform.backup.mend import mend
 from dc_platform.backup.restore import restore_silver
 from dc_platform.contracts.tables import (
@@ -15,11 +17,14 @@ from dc_platform.contracts.tables import (
     LANDING_BORDER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
+    TABLES,
+    TableSpec,
 )
 from dc_platform.errors import ConfigurationError, FencedError
 from dc_platform.lake import audit
 from dc_platform.lake.log_entries import committed_at, offsets_at, version_at
 from dc_platform.lake.moment import Moment, moment
+from dc_platform.lake.parquet import write_file
 from dc_platform.lake.rewrite import Cancellation, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -213,3 +218,44 @@ def test_of_a_file_that_compaction_merged_the_newer_rows_stay(lake: Lake) -> Non
     assert table.rewrite(paths, merged, metadata={"dcp.compaction": "x"}) is not None
     mend(lake, then)
     assert_landed_once(lake, [*RECORDS, *MORE])
+
+
+# --- what was deleted on purpose ---
+
+TOMBSTONES = TableSpec(
+    name="ops.tombstones",
+    description="Identities that were deleted.",
+    columns=pa.schema([(name, pa.string()) for name in ("source_id", "event_id")]),
+    statistics=(),
+    partition_by=None,
+)
+
+
+def test_what_was_deleted_since_does_not_come_back(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "TABLES", (*TABLES, TOMBSTONES))
+    specs = (SILVER_EVENTS, BRONZE_EVENTS, SILVER_QUARANTINE)
+    land_again(lake, RECORDS)
+    moments = {spec.name: now(lake, spec) for spec in specs}
+    gone = [silver(lake)[2], quarantine(lake)[1]]
+    addresses = sorted(bronze(lake))
+    lake.ensure(TOMBSTONES)
+    rows = pa.table(list(zip(*gone, strict=True)), schema=TOMBSTONES.columns)
+    stones = LakeTable(lake, TOMBSTONES)
+    stones.commit([write_file(lake, TOMBSTONES, rows, partition=None)], txns={}, exact=True)
+    for spec in specs:
+        table = LakeTable(lake, spec)
+        table.put_in_place(table.snapshot().actions["path"].to_pylist(), [], metadata={})
+    for spec in (BRONZE_EVENTS, SILVER_QUARANTINE):
+        mend(lake, moments[spec.name])
+    restore_silver(lake, moments[SILVER_EVENTS.name])
+    assert gone[0] not in silver(lake)
+    assert gone[1] not in quarantine(lake)
+    assert (len(silver(lake)), len(quarantine(lake))) == (5, 3)
+    assert sorted(bronze(lake)) == addresses
+    left = read_table(lake, BRONZE_EVENTS, "verdict, raw, event_id")
+    deleted = [row for row in left if row[0] == "deleted"]
+    assert deleted
+    assert all(row[1:] == (None, None) for row in deleted)
+    assert gone[0][1] not in {row[2] for row in left}

@@ -11,6 +11,10 @@ from random import Random
 
 import pytest
 
+from dc_platform.backup.restore import restore_silver
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.moment import moment
+from dc_platform.lake.table import LakeTable
 from dc_platform_tests.helpers.events import some_uuid
 from dc_platform_tests.helpers.tail import COUNT, Tailed, counts_since_first, polled
 from dc_platform_tests.stack.harness import wait_for
@@ -97,6 +101,28 @@ def test_counts_only_grow_while_events_arrive_and_land(tailed: Callable[..., Tai
     assert any(one.tail_rows and one.count > one.tail_rows for one in seen)
     assert tail.seen()[:2] == (len(written), len(written))
     assert tail.seen().tail_rows == 0
+
+
+def test_after_a_restore_the_tail_begins_anew_and_shows_each_event_once(
+    tailed: Callable[..., Tailed],
+) -> None:
+    tail = tailed()
+    tail.start()
+    tail.write(1, 2)
+    tail.land()
+    then = tail.seen().version
+    tail.write(2, 3)
+    tail.land()
+    tail.write(4)
+    tail.wait_count(4)
+    with polled(tail) as seen:
+        restore_silver(tail.lake, moment(tail.lake, SILVER_EVENTS, then))
+        restored = LakeTable(tail.lake, SILVER_EVENTS).version
+        # What silver no longer has is the tail's again, and what it knew of silver is forgotten.
+        wait_for(lambda: tail.seen() == (4, 4, True, restored, 2))
+        tail.land()
+        wait_for(lambda: tail.seen().tail_rows == 0)
+    assert {(one.count, one.distinct) for one in seen} == {(4, 4)}
 
 
 # --- bounds ---
