@@ -74,6 +74,11 @@ class Point(StrEnum):
     BACKFILL_WRITTEN = "backfill written", "backfill", "the day's files are written, not committed"
     BACKFILL_COMMITTED = "backfill committed", "backfill", "the day's files replaced the old ones"
 
+    # --- aggregates of touched hours ---
+    GOLD_BUILT = "gold built", "gold", "dbt has built and tested the hours; nothing is published"
+    GOLD_WRITTEN = "gold written", "gold", "a table's files are written, not committed"
+    GOLD_COMMITTED = "gold committed", "gold", "a table has its new rows; others may lack theirs"
+
 
 def unarmed(point: str) -> None:
     """What happens at a point."""
