@@ -1,9 +1,9 @@
 """The data collection platform; read the folders in the order of `STAGES`.
 
-    gateway ──▶ broker ──▶ decode ──▶ landing ──▶ lake ──▶ serving
-    accepts     Kafka,     records    batches     Delta    answers, from the
-    events      the        to judged  to commits, tables   tables and from what
-                write-     columns    each event           has not landed yet
+    gateway ──▶ broker ──▶ decode ──▶ landing ──▶ lake ──▶ gold ─────▶ serving
+    accepts     Kafka,     records    batches     Delta    aggregates  answers, from the
+    events      the        to judged  to commits, tables   of touched  tables and from what
+                write-     columns    each event           hours       has not landed yet
                 ahead log             once
 
 Beside the way of the data: `contracts` (what an event is), `registry` (who may
@@ -20,4 +20,4 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "0.1.0"
 
-STAGES = ("gateway", "broker", "decode", "landing", "lake", "serving", "orchestration")
+STAGES = ("gateway", "broker", "decode", "landing", "lake", "gold", "serving", "orchestration")

@@ -10,6 +10,8 @@ from dc_platform.orchestration.assets import (
     topic,
 )
 from dc_platform.orchestration.checks import CHECKS, checks_job, checks_schedule
+from dc_platform.orchestration.gold import gold_job, gold_tables
+from dc_platform.orchestration.gold_sensor import gold_sensor
 from dc_platform.orchestration.ledger import ops_ledger
 from dc_platform.orchestration.maintenance import (
     dagster_storage,
@@ -28,13 +30,14 @@ defs = dg.Definitions(
         silver_events,
         quarantine,
         quarantine_replay,
+        gold_tables,
         ops_ledger,
         lake_files,
         dagster_storage,
     ],
     asset_checks=CHECKS,
-    jobs=[landing_job, checks_job, maintenance_job],
+    jobs=[landing_job, gold_job, checks_job, maintenance_job],
     schedules=[checks_schedule, maintenance_schedule],
-    sensors=[landing_sensor],
+    sensors=[landing_sensor, gold_sensor],
     executor=yielding_executor,
 )

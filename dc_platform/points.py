@@ -98,6 +98,10 @@ class Point(StrEnum):
     # --- a copy of the lake ---
     BACKUP_COPIED = "backup copied", "backup", "the files are copied, the manifest is not written"
     BACKUP_WRITTEN = "backup written", "backup", "the manifest is there; older backups go next"
+    # --- aggregates of touched hours ---
+    GOLD_BUILT = "gold built", "gold", "dbt has built and tested the hours; nothing is published"
+    GOLD_WRITTEN = "gold written", "gold", "a table's files are written, not committed"
+    GOLD_COMMITTED = "gold committed", "gold", "a table has its new rows; others may lack theirs"
 
 
 def unarmed(point: str) -> None:

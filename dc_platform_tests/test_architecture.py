@@ -30,6 +30,9 @@ EDGES = {
     "typer": {"cli/"},
     "matplotlib": {"orchestration/metadata.py", "bench/soak_plot.py"},
     "pybreaker": {"gateway/pressure.py"},
+    # A process of its own (gold/dbt.py); who lands does not load it.
+    "dbt": {"gold/"},
+    "dagster_dbt": {"orchestration/"},
 }
 # The benches: a loop as others would write it, and the count of what others wrote; the soak's runs
 # are Dagster's.
@@ -46,6 +49,7 @@ FORBIDDEN = {
     "decode": {"gateway", "landing", "lake", "serving", "orchestration", "registry"},
     "lake": {"gateway", "broker", "decode", "landing", "serving", "orchestration", "registry"},
     "landing": {"gateway", "retention", "serving", "orchestration", "stack", "cli", "backup"},
+    "gold": {"gateway", "broker", "decode", "landing", "serving", "orchestration", "stack", "cli"},
     "retention": {"gateway", "serving", "orchestration", "stack", "cli"},
     "gateway": {
         "decode",

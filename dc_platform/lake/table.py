@@ -33,6 +33,10 @@ from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.actions import add_action, remove_action
 from dc_platform.lake.parquet import LANDED, DataFile
+from dc_platform.lake.sql import empty_select as empty_select
+from dc_platform.lake.sql import sql_list as sql_list
+from dc_platform.lake.sql import sql_text as sql_text
+from dc_platform.lake.sql import table_sql as table_sql
 from dc_platform.lake.store import Lake
 
 Partitions = Mapping[date, Sequence[DataFile]] | Mapping[None, Sequence[DataFile]]
@@ -228,12 +232,20 @@ class LakeTable:
             files_of = {partition: files}
         return self.replace_all(files_of, metadata=metadata)
 
-    def replace_all(self, partitions: Partitions, *, metadata: Mapping[str, str]) -> int:
-        """Put files in place of all files of several partitions, in one exact commit."""
+    def replace_all(
+        self,
+        partitions: Partitions,
+        *,
+        metadata: Mapping[str, str],
+        txns: Mapping[str, int] | None = None,
+    ) -> int:
+        """Put files in place of all files of several partitions, in one exact commit; of none, when
+        only `txns` are to be recorded.
+        """
         name = f"partition.{self.spec.partition_by}"
         old = [row for row in self._live() if row.get(name) in partitions]
         new = [file for files in partitions.values() for file in files]
-        return self._swap(old, new, changes_data=True, metadata=metadata)
+        return self._swap(old, new, changes_data=True, metadata=metadata, txns=txns)
 
     def put_in_place(
         self,
@@ -348,46 +360,3 @@ class LakeTable:
             # This commit alone came since.
             self._txns, self._txns_at = {**known, **(txns or {})}, self.version
         return self.version
-
-
-def sql_text(value: str) -> str:
-    """A DuckDB string literal."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def sql_list(values: Iterable[str]) -> str:
-    """A DuckDB list literal of strings."""
-    return "[" + ", ".join(map(sql_text, values)) + "]"
-
-
-def table_sql(spec: TableSpec, snapshot: Snapshot) -> str:
-    """A SELECT of all columns of a table at a snapshot."""
-    if not snapshot.paths:
-        return empty_select(spec.columns)
-    names = ", ".join(spec.columns.names)
-    partitioned = "true" if spec.partition_by else "false"
-    return (
-        f"select {names} from read_parquet({sql_list(snapshot.paths)},"
-        f" hive_partitioning = {partitioned})"
-    )
-
-
-def empty_select(schema: pa.Schema) -> str:
-    """A DuckDB SELECT with the columns of `schema` and no rows."""
-    columns = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)
-    return f"select {columns} where false"
-
-
-def _sql_type(type_: pa.DataType) -> str:
-    if pa.types.is_timestamp(type_):
-        return "timestamptz"
-    if pa.types.is_map(type_):
-        return "map(varchar, varchar)"
-    names = {
-        "int32": "integer",
-        "int64": "bigint",
-        "double": "double",
-        "date32[day]": "date",
-        "binary": "blob",
-    }
-    return names.get(str(type_), "varchar")

@@ -31,6 +31,7 @@ from dc_platform.orchestration.assets import (
     landing_request,
     silver_events,
 )
+from dc_platform.orchestration.gold import gold_tables
 from dc_platform.registry.database import Database
 from dc_platform.registry.leases import Lease, Leases
 from dc_platform.settings import settings
@@ -181,11 +182,12 @@ def _situation(lag: int, living: Mapping[int, Lease], starting: list[Starting]) 
 
 
 def _limit_backfills(instance: dg.DagsterInstance) -> None:
-    """Make the pool known: Dagster lets the first runs of one that it has not met pass unlimited."""
-    pool = silver_events.op.pool
+    """Make the pools known: Dagster lets the first runs of one that it has not met pass unlimited."""
     storage = instance.event_log_storage
-    if pool and pool not in storage.get_concurrency_keys():
-        storage.initialize_concurrency_limit_to_default(pool)
+    known = storage.get_concurrency_keys()
+    for pool in (silver_events.op.pool, gold_tables.op.pool):
+        if pool and pool not in known:
+            storage.initialize_concurrency_limit_to_default(pool)
 
 
 def _slots() -> list[Slot]:

@@ -21,10 +21,12 @@ from dc_platform.points import Point
 from dc_platform_tests.crash.gateway import killed_gateway
 from dc_platform_tests.crash.replay import killed_replay
 from dc_platform_tests.crash.scene import Scene
+from dc_platform_tests.helpers.gold import expected, gold
 
 SEEDS = range(3)
 RECORDS = 4_500
 _MOST_COMMITS = 300
+_GOLD = ["dc_platform.cli.main", "gold", "build"]
 _PROCESS = ["dc_platform_tests.crash.process"]
 _DCP = ["dc_platform.cli.main"]
 
@@ -58,6 +60,7 @@ def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
         "replay": killed_replay,
         "restore": _restore,
         "backup": _backup,
+        "gold": _gold,
     }
     special = {
         Point.BEFORE_GAPS: _gaps,
@@ -164,6 +167,18 @@ def _merge(scene: Scene, seed: int, point: Point) -> None:
     scene.wait_until_landed()
     second.terminate()
     scene.wait(second, 0)
+
+
+def _gold(scene: Scene, seed: int, point: Point) -> None:
+    """Gold of what landed, and of what landed after the kill."""
+    scene.send(500)
+    scene.land()
+    nth = 1 if point is Point.GOLD_BUILT else 1 + seed
+    scene.expect(_GOLD, -signal.SIGKILL, {"DCP_CRASH_AT": f"{point}:{nth}"})
+    scene.send(50)
+    scene.land()
+    scene.expect(_GOLD, 0)
+    assert gold(scene.lake) == expected(scene.lake)
 
 
 def _backfill(scene: Scene, seed: int, point: Point) -> None:

@@ -1,0 +1,193 @@
+"""One run of gold: pin, find what is pending, build it into a scratch file, test it there, publish it.
+
+A run that dies anywhere is repeated from the beginning: hours that are published already are found to
+be what they were. Of two runs at once the one that is refused begins anew from what the other left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dc_platform.contracts.gold import GOLD_TABLES, GoldSpec
+from dc_platform.errors import CommitConflictError
+from dc_platform.gold.build import Built, Make, build
+from dc_platform.gold.dbt import Outcome
+from dc_platform.gold.pending import Pinned, Work, by_hand, everything, pending
+from dc_platform.gold.publish import Published, publish
+from dc_platform.lake.store import Lake
+from dc_platform.points import Point, Reached, unarmed
+
+log = logging.getLogger(__name__)
+
+_RETRIES = 5
+# Rows of silver that one build aggregates. Quantiles and different users are held in memory, and a
+# build is published as a whole.
+_ROWS_AT_ONCE = 20_000_000
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A further table of the same hours, which dbt does not build. `make` gets a connection to the
+    scratch file, with the views `silver.events` and `silver.events_of_days` and the tables `run.hours`
+    and `run.days`, and gives the rows of the touched hours (days) with the columns of `spec`.
+    """
+
+    spec: GoldSpec
+    make: Make
+
+
+# Their specs stand in GOLD_TABLES, too.
+PRODUCERS: tuple[Producer, ...] = ()
+
+
+@dataclass
+class Report:
+    """What a run did. `hours` and `days` (epoch days) were built; `tables` has what was published;
+    `silver_version` is the newest that was built from. Seconds are of the wall clock.
+    """
+
+    hours: int = 0
+    days: set[int] = field(default_factory=set)
+    rows_read: int = 0
+    tables: dict[str, list[Published]] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+    silver_version: int = 0
+    everything: bool = False
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows that were published."""
+        return sum(done.rows for of_table in self.tables.values() for done in of_table)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that were published."""
+        return sum(done.bytes for of_table in self.tables.values() for done in of_table)
+
+    def changed_days(self, table: str) -> dict[int, int]:
+        """Epoch day → rows of a table that it has now; only days that changed."""
+        return {day: rows for done in self.tables.get(table, []) for day, rows in done.days.items()}
+
+
+Choose = Callable[[Pinned], Work]
+
+
+def keep_gold(lake: Lake, cache: Path, *, reached: Reached = unarmed) -> Report:
+    """Build and publish what gold lacks."""
+    return _run(lake, cache, pending, reached)
+
+
+def rebuild_all(lake: Lake, cache: Path, *, reached: Reached = unarmed) -> Report:
+    """Build every hour anew."""
+    return _run(lake, cache, everything, reached)
+
+
+def rebuild_hours(
+    lake: Lake, cache: Path, first: int, last: int, *, reached: Reached = unarmed
+) -> Report:
+    """Build the epoch hours from `first` to `last` anew: a backfill. What is covered stays as it is."""
+    return _run(lake, cache, lambda pinned: by_hand(pinned, first, last), reached)
+
+
+def _run(lake: Lake, cache: Path, choose: Choose, reached: Reached) -> Report:
+    report = Report()
+    begun, used = time.monotonic(), _cpu_seconds()
+    with _scratch() as root:
+        pinned = Pinned(lake)
+        work = choose(pinned)
+        report.everything = work.everything
+        for number, part in enumerate(in_parts(work, _ROWS_AT_ONCE)):
+            directory = root / str(number)
+            directory.mkdir()
+            _one(lake, cache, part, directory, report, reached)
+    report.seconds = round(time.monotonic() - begun, 3)
+    report.cpu_seconds = round(_cpu_seconds() - used, 3)
+    return report
+
+
+def in_parts(work: Work, rows: int) -> Iterator[Work]:
+    """The work in whole days of so many rows; what it covers is covered with the last."""
+    days: list[int] = []
+    parts: list[list[int]] = [days]
+    of_day: dict[int, dict[int, int]] = {}
+    for hour, count in work.hours.items():
+        of_day.setdefault(hour // 24, {})[hour] = count
+    filled = 0
+    for day in sorted(work.days):
+        size = sum(of_day.get(day, {}).values())
+        if days and filled + size > rows:
+            days, filled = [], 0
+            parts.append(days)
+        days.append(day)
+        filled += size
+    if not work:
+        return
+    for number, chosen in enumerate(parts, 1):
+        hours = {h: n for day in chosen for h, n in of_day.get(day, {}).items()}
+        covers = work.covers if number == len(parts) else {}
+        yield replace(work, hours=hours, days=frozenset(chosen), covers=covers)
+
+
+def _one(lake: Lake, cache: Path, work: Work, root: Path, report: Report, reached: Reached) -> None:
+    """Build and publish a part; begins anew when another run was quicker."""
+    for attempt in range(_RETRIES):
+        # Not what the whole run pinned: each part and attempt is of the newest versions.
+        pinned = Pinned(lake)
+        directory = root / str(attempt)
+        directory.mkdir()
+        built = build(pinned, work, directory, cache)
+        reached(Point.GOLD_BUILT)
+        try:
+            done = _publish(pinned, built, work, reached)
+        except CommitConflictError as error:
+            log.info("%s; building anew", error)
+            continue
+        for name, published in done.items():
+            report.tables.setdefault(name, []).append(published)
+        report.hours += len(work.hours)
+        report.days |= work.days
+        report.rows_read += sum(work.hours.values())
+        report.outcomes += built.outcomes
+        report.silver_version = pinned.silver.version
+        return
+    raise CommitConflictError(f"gold: {_RETRIES} times another run was quicker; trying again later")
+
+
+def _publish(pinned: Pinned, built: Built, work: Work, reached: Reached) -> Mapping[str, Published]:
+    figures = {
+        "hours": len(work.hours),
+        "days": len(work.days),
+        "silver_version": pinned.silver.version,
+    }
+    rows = {spec.name: built.rows(spec) for spec in GOLD_TABLES if spec not in _produced()}
+    for producer in PRODUCERS:
+        rows[producer.spec.name] = built.produced(producer.make, work)
+    return {
+        spec.name: publish(pinned, spec, rows[spec.name], work, figures, reached)
+        for spec in GOLD_TABLES
+    }
+
+
+def _produced() -> list[GoldSpec]:
+    return [producer.spec for producer in PRODUCERS]
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dcp-gold-") as directory:
+        yield Path(directory)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it waited for."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
