@@ -25,6 +25,12 @@ class Reason(StrEnum):
     SOURCE_MISMATCH = "source_mismatch"
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     UNDECODABLE_BLOCK = "undecodable_block"
+    NOT_IN_ENUM = "not_in_enum"
+    PATTERN_MISMATCH = "pattern_mismatch"
+    WRONG_LENGTH = "wrong_length"
+    DROPPED_BY_RULE = "dropped_by_rule"
+    FAILED_BY_RULE = "failed_by_rule"
+    SOURCE_FAILED = "source_failed"
 
 
 REMEDIES: dict[Reason, str] = {
@@ -45,4 +51,17 @@ REMEDIES: dict[Reason, str] = {
         "Send application/json, application/x-ndjson or application/vnd.apache.arrow.stream."
     ),
     Reason.UNDECODABLE_BLOCK: "Write an Arrow IPC stream with the columns of docs/api.md.",
+    Reason.NOT_IN_ENUM: "Send one of the values that the schema lists for the field.",
+    Reason.PATTERN_MISMATCH: "Send a text that the schema's pattern of the field finds.",
+    Reason.WRONG_LENGTH: "Keep the length of the field within the bounds of the schema.",
+    Reason.DROPPED_BY_RULE: (
+        "Nothing: a rule of the schema keeps such events out of silver; their bytes are kept here."
+    ),
+    Reason.FAILED_BY_RULE: (
+        "Repair the sender: a rule of the schema fails the source for this. Then enable the source."
+    ),
+    Reason.SOURCE_FAILED: (
+        "Repair the sender, then enable the source: dcp source enable SOURCE_ID. What was sent"
+        " meanwhile is kept."
+    ),
 }

@@ -32,6 +32,9 @@ from deltalake.transaction import AddAction, RemoveAction
 from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.parquet import LANDED, DataFile
+from dc_platform.lake.sql import empty_select as empty_select
+from dc_platform.lake.sql import files_sql as files_sql
+from dc_platform.lake.sql import sql_list as sql_list
 from dc_platform.lake.store import Lake
 
 Partitions = Mapping[date, Sequence[DataFile]] | Mapping[None, Sequence[DataFile]]
@@ -58,6 +61,19 @@ class Snapshot:
     def paths(self) -> list[str]:
         """Absolute paths of the live files."""
         return [f"{self.root}/{path}" for path in self.actions["path"].to_pylist()]
+
+    def lacking(self, spec: TableSpec) -> frozenset[str]:
+        """Absolute paths of the files of which the log does not say that they have all columns."""
+        names = [f"null_count.{name}" for name in spec.added]
+        if not names:
+            return frozenset()
+        if not set(names) <= set(self.actions.column_names):
+            return frozenset(self.paths)
+        counts = [self.actions[name] for name in names]
+        if not any(column.null_count for column in counts):
+            return frozenset()
+        of_files = zip(self.paths, *(column.to_pylist() for column in counts), strict=True)
+        return frozenset(path for path, *nulls in of_files if None in nulls)
 
     @property
     def landed_last(self) -> str | None:
@@ -355,39 +371,11 @@ def _partition_value(partition: date | None) -> str | None:
     return partition.isoformat() if partition else None
 
 
-def sql_list(values: Iterable[str]) -> str:
-    """A DuckDB list literal of strings."""
-    return "[" + ", ".join("'" + v.replace("'", "''") + "'" for v in values) + "]"
-
-
 def table_sql(spec: TableSpec, snapshot: Snapshot) -> str:
     """A SELECT of all columns of a table at a snapshot."""
     if not snapshot.paths:
         return empty_select(spec.columns)
-    names = ", ".join(spec.columns.names)
     partitioned = "true" if spec.partition_by else "false"
-    return (
-        f"select {names} from read_parquet({sql_list(snapshot.paths)},"
-        f" hive_partitioning = {partitioned})"
+    return files_sql(
+        spec, snapshot.paths, snapshot.lacking(spec), f"hive_partitioning = {partitioned}"
     )
-
-
-def empty_select(schema: pa.Schema) -> str:
-    """A DuckDB SELECT with the columns of `schema` and no rows."""
-    columns = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)
-    return f"select {columns} where false"
-
-
-def _sql_type(type_: pa.DataType) -> str:
-    if pa.types.is_timestamp(type_):
-        return "timestamptz"
-    if pa.types.is_map(type_):
-        return "map(varchar, varchar)"
-    names = {
-        "int32": "integer",
-        "int64": "bigint",
-        "double": "double",
-        "date32[day]": "date",
-        "binary": "blob",
-    }
-    return names.get(str(type_), "varchar")
