@@ -95,6 +95,12 @@ class Settings(BaseSettings):
     )
 
     # --- landing ---
+    late_seconds: int = Field(
+        3600,
+        ge=0,
+        description="An event that is received so long after its own time has the flag `late`. The"
+        " same for landing and serving.",
+    )
     unknown_sources: Literal["quarantine", "accept"] = Field(
         "quarantine",
         description="What happens to records of sources that are not registered; accept: benches.",
@@ -234,6 +240,11 @@ class Settings(BaseSettings):
     def future_limit_ms(self) -> int:
         """`future_limit_seconds` in milliseconds."""
         return self.future_limit_seconds * 1000
+
+    @property
+    def late_ms(self) -> int:
+        """`late_seconds` in milliseconds."""
+        return self.late_seconds * 1000
 
 
 def _directory(uri: str, setting: str = "DCP_LAKE_URI") -> str:

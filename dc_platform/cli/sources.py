@@ -75,12 +75,25 @@ def delete(source_id: str, data_dir: DataDir = None) -> None:
     typer.echo(f"source {source_id} is deleted")
 
 
+@group.command()
+def enable(source_id: str, data_dir: DataDir = None) -> None:
+    """Take events of a source again that was disabled, or that a rule of its schema has failed."""
+    from dc_platform.errors import ConfigurationError
+
+    with _sources(data_dir) as sources:
+        if sources.change(source_id, enabled=True) is None:
+            raise ConfigurationError(f"there is no source {source_id}")
+    typer.echo(f"source {source_id} is enabled")
+
+
 def _shown(source: Source) -> dict[str, object]:
     return {
         "sourceId": source.source_id,
         "name": source.name,
         "type": source.type.value,
         "status": source.status.value,
+        "failure": source.failure,
+        "schemas": [f"{s['schemaId']}/{s['version']}" for s in source.schemas],
         "lastSeen": source.last_seen_ms,
         "createdAt": source.created_ms,
     }

@@ -22,6 +22,7 @@ SCHEMA_VERSION = "dcp-schema-version"
 BLOCK = "dcp-block"
 COUNTS = "dcp-counts"
 BATCH = "dcp-batch"
+JUDGED_BY = "dcp-judged-by"
 
 _counts = msgspec.json.Decoder(dict[str, int])
 
@@ -60,6 +61,11 @@ def holds_rejects(headers: Mapping[str, bytes]) -> bool:
     return _is_block(headers, REJECTED, ARROW)
 
 
+def version_of(judged_by: str) -> str:
+    """The version in `schemaId/version`."""
+    return judged_by.rpartition("/")[2]
+
+
 def counted_events(counts: bytes) -> int | None:
     """The events that a `dcp-counts` header counts; None when it is missing or none."""
     try:
@@ -86,8 +92,14 @@ def block_headers(
     counts: dict[str, int],
     schema_version: str = DEFAULT_SCHEMA_VERSION,
     batch_id: str | None = None,
+    judged_by: str | None = None,
 ) -> list[tuple[str, bytes]]:
-    """The headers of a gateway's block. `counts` is events per source: the ledger's own count."""
+    """The headers of a gateway's block. `counts` is events per source: the ledger's own count.
+    `judged_by` is the schema that rejected all events of the block; an accepted event's line has its
+    own.
+    """
+    if judged_by:
+        schema_version = version_of(judged_by)
     headers = [
         (CONTENT_TYPE, content_type.encode()),
         (VERDICT, verdict.encode()),
@@ -98,4 +110,6 @@ def block_headers(
     ]
     if batch_id:
         headers.append((BATCH, batch_id.encode()))
+    if judged_by:
+        headers.append((JUDGED_BY, judged_by.encode()))
     return headers

@@ -61,10 +61,20 @@ class KnownEnvelope(Envelope, forbid_unknown_fields=True):
 
 
 class Rejected(NamedTuple):
-    """Why an event is not accepted. `message` names the field."""
+    """Why an event is not accepted. `message` names the field; `judged_by` the version of a schema
+    (schemaId/version) that refuses it.
+    """
 
     reason: Reason
     message: str
+    judged_by: str | None = None
+
+
+class Passed(NamedTuple):
+    """An event that a schema accepts: the version that judged it (schemaId/version), and its flags."""
+
+    judged_by: str
+    flags: tuple[str, ...] = ()
 
 
 _known_decoder = msgspec.json.Decoder(KnownEnvelope)

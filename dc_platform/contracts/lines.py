@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import msgspec
 
-from dc_platform.contracts.envelope import Envelope, KnownEnvelope
+from dc_platform.contracts.envelope import Envelope, KnownEnvelope, Passed
 
 _string = msgspec.json.Encoder().encode
 _KNOWN = frozenset(Envelope.__struct_encode_fields__)
-_KNOWN_METADATA = frozenset({"version", "tags", "receivedAt", "processedAt", "clientEventId"})
+_KNOWN_METADATA = frozenset(
+    {"version", "tags", "receivedAt", "processedAt", "clientEventId", "judgedBy", "flagged"}
+)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -26,8 +28,9 @@ def canonical_line(
     event_id: str,
     client_event_id: str | None,
     received_at_ms: int,
+    judged: Passed | None = None,
 ) -> bytes:
-    """The line for `event`, which was decoded from `original`."""
+    """The line for `event`, which was decoded from `original`. `judged` is the verdict of a schema."""
     parts = [
         b'{"eventId":"',
         event_id.encode(),
@@ -48,6 +51,10 @@ def canonical_line(
             parts += (b',"version":', _string(event.metadata.version))
         if event.metadata.tags:
             parts += (b',"tags":', _string(event.metadata.tags))
+    if judged is not None:
+        parts += (b',"judgedBy":', _string(judged.judged_by))
+        if judged.flags:
+            parts += (b',"flagged":', _string(judged.flags))
     for name, value in metadata_extras:
         parts += (b",", _string(name), b":", value)
     parts += (b'},"payload":', bytes(event.payload), b"}")

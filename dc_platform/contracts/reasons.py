@@ -26,6 +26,12 @@ class Reason(StrEnum):
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     UNDECODABLE_BLOCK = "undecodable_block"
     TOO_OLD = "too_old"
+    NOT_IN_ENUM = "not_in_enum"
+    PATTERN_MISMATCH = "pattern_mismatch"
+    WRONG_LENGTH = "wrong_length"
+    DROPPED_BY_RULE = "dropped_by_rule"
+    FAILED_BY_RULE = "failed_by_rule"
+    SOURCE_FAILED = "source_failed"
 
 
 REMEDIES: dict[Reason, str] = {
@@ -47,4 +53,17 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.UNDECODABLE_BLOCK: "Write an Arrow IPC stream with the columns of docs/api.md.",
     Reason.TOO_OLD: "Send events before the retention policy of their type deletes them.",
+    Reason.NOT_IN_ENUM: "Send one of the values that the schema lists for the field.",
+    Reason.PATTERN_MISMATCH: "Send a text that the schema's pattern of the field finds.",
+    Reason.WRONG_LENGTH: "Keep the length of the field within the bounds of the schema.",
+    Reason.DROPPED_BY_RULE: (
+        "Nothing: a rule of the schema keeps such events out of silver; their bytes are kept here."
+    ),
+    Reason.FAILED_BY_RULE: (
+        "Repair the sender: a rule of the schema fails the source for this. Then enable the source."
+    ),
+    Reason.SOURCE_FAILED: (
+        "Repair the sender, then enable the source: dcp source enable SOURCE_ID. What was sent"
+        " meanwhile is kept."
+    ),
 }

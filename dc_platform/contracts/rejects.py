@@ -35,7 +35,7 @@ REJECTS = pa.schema(
 
 
 class Reject(NamedTuple):
-    """One rejected event, or one rejected body (position 0)."""
+    """One rejected event, or one rejected body (position 0). `judged_by`: a schema that refused it."""
 
     position: int
     reason: Reason
@@ -43,11 +43,15 @@ class Reject(NamedTuple):
     raw: bytes
     raw_length: int
     raw_sha256: str
+    judged_by: str | None = None
 
     @classmethod
-    def of(cls, position: int, reason: Reason, message: str, raw: bytes) -> Reject:
+    def of(
+        cls, position: int, reason: Reason, message: str, raw: bytes, judged_by: str | None = None
+    ) -> Reject:
         """A reject that keeps its bytes, as many as a record can hold."""
-        return cls(position, reason, message, kept(raw), len(raw), hashlib.sha256(raw).hexdigest())
+        sha256 = hashlib.sha256(raw).hexdigest()
+        return cls(position, reason, message, kept(raw), len(raw), sha256, judged_by)
 
 
 def kept(raw: bytes) -> bytes:

@@ -15,7 +15,8 @@ class TableSpec:
 
     `statistics` are the columns whose minimum and maximum go into the log for file skipping; every
     further one costs a pass over the column at each commit. `docs` describes columns that mean
-    something else than `COLUMN_DOCS` says, or that no other table has.
+    something else than `COLUMN_DOCS` says, or that no other table has. `added` are columns that lakes
+    of older releases lack: of these the log says in which files they are (by their nulls).
     """
 
     name: str
@@ -24,6 +25,7 @@ class TableSpec:
     statistics: tuple[str, ...]
     partition_by: str | None = "ingest_date"
     docs: dict[str, str] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
     properties: dict[str, str] = field(
         default_factory=lambda: {
             # Opening 1,000 commits takes 386 ms without a checkpoint, 15 ms with one 20 back.

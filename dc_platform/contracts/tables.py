@@ -13,6 +13,7 @@ from dc_platform.contracts.spec import TIMESTAMP as TIMESTAMP
 from dc_platform.contracts.spec import TableSpec as TableSpec
 
 TAGS = pa.map_(pa.string(), pa.string())
+FLAGS = pa.list_(pa.string())
 
 COLUMN_DOCS: dict[str, str] = {
     "tenant_id": "Tenant of the source.",
@@ -25,7 +26,12 @@ COLUMN_DOCS: dict[str, str] = {
     "processed_at": "When the landing run wrote the batch.",
     "payload": "The event's payload: a JSON object, byte for byte as it was sent.",
     "tags": "metadata.tags of the event.",
-    "schema_version": "metadata.version of the event, else the version in force at the gateway.",
+    "schema_version": "metadata.version of the event; else the version of the schema that judged it;"
+    " else 1.",
+    "judged_by": "Schema and version that judged the event, schemaId/version; null where none"
+    " applied.",
+    "flags": "What is to be known of an accepted event (docs/schemas.md): late, warn:FIELD:RULE,"
+    " anomaly:FIELD; null where nothing is.",
     "dedup_scope": "Epoch hour of the client's timestamp, or 2^30 + bucket when it gave none.",
     "sample_rate": "Share of events kept when sampling is on; 1.0 otherwise.",
     "topic_id": "Id of the Kafka topic (a recreated topic has another).",
@@ -129,10 +135,13 @@ BRONZE_EVENTS = TableSpec(
             ("raw_sha256", pa.string()),
             ("request_hash", pa.string()),
             ("request_index", pa.int32()),
+            ("judged_by", pa.string()),
+            ("flags", FLAGS),
             ("ingest_date", pa.date32()),
         ]
     ),
     statistics=("received_at", "event_time", "processed_at", "kafka_partition", "kafka_offset"),
+    added=("judged_by", "flags"),
 )
 
 # What stays in bronze of an event that was deleted: where it was, so that nobody misses it. Its source
@@ -162,6 +171,8 @@ SILVER_EVENTS = TableSpec(
             ("dedup_scope", pa.int32()),
             ("sample_rate", pa.float64()),
             *_ADDRESS,
+            ("judged_by", pa.string()),
+            ("flags", FLAGS),
             ("ingest_date", pa.date32()),
         ]
     ),
@@ -174,6 +185,7 @@ SILVER_EVENTS = TableSpec(
         "kafka_partition",
         "kafka_offset",
     ),
+    added=("judged_by", "flags"),
 )
 
 SILVER_QUARANTINE = TableSpec(
@@ -197,9 +209,11 @@ SILVER_QUARANTINE = TableSpec(
             ("schema_version", pa.string()),
             ("dedup_scope", pa.int32()),
             *_ADDRESS,
+            ("judged_by", pa.string()),
             ("ingest_date", pa.date32()),
         ]
     ),
+    added=("judged_by",),
     statistics=(
         "received_at",
         "processed_at",
@@ -414,5 +428,7 @@ JUDGED = pa.schema(
         ("request_hash", pa.string()),
         ("request_index", pa.int32()),
         ("quarantine_id", pa.string()),
+        ("judged_by", pa.string()),
+        ("flags", FLAGS),
     ]
 )

@@ -38,11 +38,13 @@ from dc_platform.decode.columns import (
     constant,
     header,
     judged_table,
+    judged_versions,
     milliseconds,
     per_record,
     record_columns,
 )
 from dc_platform.decode.rejects import undecodable
+from dc_platform.decode.ruled import Asked, judged
 from dc_platform.decode.strangers import Line, Policy, read_lines
 from dc_platform.decode.tags import are_tags, stored_tags
 from dc_platform.decode.texts import Distinct, Mask, are_payloads, are_uuids, lengths, valid
@@ -98,7 +100,8 @@ def _in_columns(
         Distinct(events[n]) for n in ("sourceId", "eventType", "version")
     )
     names = source.each(lambda text: identity.canonical_uuid(text) or text)
-    tenant = _tenants(chunk, source, names, sources)
+    asked, pair_of = _asked(chunk, source, names, sources)
+    tenant = per_record(asked.tenants, pair_of)
     ok = (
         are_uuids(events["eventId"])
         & source.have(1, MAX_ID_LENGTH, null=False)
@@ -120,6 +123,13 @@ def _in_columns(
     ok &= are_payloads(events["payload"])
     raw = lines(events, source, event_type, version, tags, ok)
     ok &= lengths(raw) <= policy.max_event_bytes
+    judged_by = judged(
+        asked.rules,
+        pair_of,
+        lambda places: events["eventType"].take(pa.array(places)).to_pylist(),
+        events["payload"],
+        ok,
+    )
     event_id = pc.ascii_lower(events["eventId"])
     time, scope = _times(events["timestamp"], reference, ok, source, names, event_id)
     columns = {
@@ -132,31 +142,30 @@ def _in_columns(
         "received_at": milliseconds(pa.array(reference)),
         "payload": events["payload"],
         "tags": tags if tags is None else stored_tags(tags),
-        "schema_version": _versions(chunk, version),
+        "schema_version": _versions(chunk, version, judged_by),
         "dedup_scope": scope,
         "sample_rate": pa.array(np.ones(len(ok))),
         "verdict": constant(blocks.VALID, len(ok)),
         "raw": raw.cast(pa.binary()),
+        "judged_by": judged_by,
     }
     return judged_table(columns, len(ok)), ok
 
 
-def _tenants(
+def _asked(
     chunk: Chunk, source: Distinct, names: Sequence[str | None], sources: KnownSources
-) -> pa.DictionaryArray:
-    """The tenant of each row's source at the record's time; null when it was not registered."""
+) -> tuple[Asked, Indices]:
+    """(what is known of each pair of source and record's time, the pair of each row)."""
     times, time_of = np.unique([r.timestamp_ms for r in chunk.records], return_inverse=True)
     pairs = source.codes.astype(np.int64) * len(times) + time_of[chunk.rows]
     # Sources mostly come in runs; runs are fewer to sort than rows.
     starts = np.flatnonzero(np.diff(pairs, prepend=-1))
     different, pair_of = np.unique(pairs[starts], return_inverse=True)
-    found: list[str | None] = []
-    for pair in different.tolist():
-        name = names[pair // len(times)]
-        at_ms = int(times[pair % len(times)])
-        found.append(None if name is None else sources.tenant_of(name, at_ms))
+    asked = [
+        (names[pair // len(times)], int(times[pair % len(times)])) for pair in different.tolist()
+    ]
     runs = np.diff(starts, append=len(pairs))
-    return per_record(found, np.repeat(pair_of, runs))
+    return Asked.of(sources, asked), np.repeat(pair_of, runs)
 
 
 def _are_times(timestamp: pa.Array, latest: Indices) -> Mask:
@@ -185,12 +194,15 @@ def _times(
     return time, pa.array(scope)
 
 
-def _versions(chunk: Chunk, version: Distinct) -> pa.DictionaryArray:
-    """The version that a row gives, else that of its record."""
+def _versions(chunk: Chunk, version: Distinct, judged_by: pa.Array | None) -> pa.Array:
+    """The version that a row gives, else that of the schema that judged it, else its record's."""
     of_records: list[Any] = [
         header(blocks.SCHEMA_VERSION)(r.headers) or blocks.DEFAULT_SCHEMA_VERSION
         for r in chunk.records
     ]
-    known = len(version.values)
-    codes = np.where(version.codes < known, version.codes, known + chunk.rows)
-    return per_record([*version.values, *of_records], codes)
+    if judged_by is None:
+        known = len(version.values)
+        codes = np.where(version.codes < known, version.codes, known + chunk.rows)
+        return per_record([*version.values, *of_records], codes)
+    given = version.spread([*version.values, None])
+    return pc.coalesce(given, judged_versions(judged_by, per_record(of_records, chunk.rows)))

@@ -31,6 +31,7 @@ from dc_platform.decode.columns import (
     header,
     is_utf8,
     judged_table,
+    judged_versions,
     milliseconds,
     per_record,
     record_columns,
@@ -48,14 +49,14 @@ GROUP_BYTES = 6 * 2**20
 _TYPES = (
     '{"eventId":"VARCHAR","sourceId":"VARCHAR","timestamp":"BIGINT","eventType":"VARCHAR",'
     '"metadata":{"receivedAt":"BIGINT","version":"VARCHAR","clientEventId":"VARCHAR",'
-    '"tags":"MAP(VARCHAR,VARCHAR)"}}'
+    '"tags":"MAP(VARCHAR,VARCHAR)","judgedBy":"VARCHAR","flagged":["VARCHAR"]}}'
 )
 _QUERY = f"""
     select
         e.eventId as event_id, e.sourceId as source_id, e.timestamp as timestamp_ms,
         e.eventType as event_type, e.metadata.receivedAt as received_ms,
         e.metadata.version as version, e.metadata.clientEventId as client_event_id,
-        e.metadata.tags as tags,
+        e.metadata.tags as tags, e.metadata.judgedBy as judged_by, e.metadata.flagged as flags,
         coalesce(
             length(e.eventId) = 36 and try_cast(e.eventId as uuid)::varchar = e.eventId
             and length(e.sourceId) between 1 and 128
@@ -146,6 +147,8 @@ def read_blocks(
     timestamp = typed["timestamp_ms"]
     received = typed["received_ms"]
     versions = schema_versions(records, lines.rows)
+    if typed["judged_by"].null_count < size:
+        versions = judged_versions(typed["judged_by"], versions)
     if typed["version"].null_count < size:
         versions = pc.coalesce(as_plain(typed["version"]), as_plain(versions))
     columns = {
@@ -166,6 +169,8 @@ def read_blocks(
         "sample_rate": pa.array(np.ones(size)),
         "verdict": constant(blocks.VALID, size),
         "raw": lines.raw,
+        "judged_by": as_dictionary(typed["judged_by"]),
+        "flags": typed["flags"],
     }
     return judged_table(columns, size), ok, lines
 

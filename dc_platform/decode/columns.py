@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +14,34 @@ from dc_platform.broker.records import Records
 from dc_platform.contracts import blocks
 from dc_platform.contracts.tables import JUDGED
 
+if TYPE_CHECKING:
+    from dc_platform.contracts.schema_check import Rules
+
 Indices = npt.NDArray[np.int64]
 
 
 class KnownSources(Protocol):
-    """Which sources exist, as an append-only history."""
+    """Which sources exist, and what is asked of their events, as an append-only history."""
 
     def tenant_of(self, source_id: str, at_ms: int) -> str | None:
         """The tenant of a source that was registered at `at_ms`, else None."""
         ...
 
+    def rules_of(self, source_id: str, at_ms: int) -> Rules | None:
+        """What was asked of the source's events at `at_ms`; None where nothing was."""
+        ...
+
 
 class AnySource:
-    """Accepts every source into the default tenant (`DCP_UNKNOWN_SOURCES=accept`)."""
+    """Accepts every source into the default tenant (`DCP_UNKNOWN_SOURCES=accept`); asks nothing."""
 
     def tenant_of(self, source_id: str, at_ms: int) -> str | None:
         """Always the default tenant."""
         return blocks.DEFAULT_TENANT
+
+    def rules_of(self, source_id: str, at_ms: int) -> Rules | None:
+        """Always none."""
+        return None
 
 
 def is_utf8(text: bytes) -> bool:
@@ -122,6 +133,13 @@ def schema_versions(records: Records, rows: Indices) -> pa.Array:
         return constant(blocks.DEFAULT_SCHEMA_VERSION, len(rows))
     stamped = map(header(blocks.SCHEMA_VERSION), records.headers)
     return per_record([version or blocks.DEFAULT_SCHEMA_VERSION for version in stamped], rows)
+
+
+def judged_versions(judged_by: pa.Array, versions: pa.Array) -> pa.Array:
+    """`versions`, but where a schema judged the event the version of the schema."""
+    encoded = as_dictionary(judged_by)
+    known = [v if v is None else blocks.version_of(v) for v in encoded.dictionary.to_pylist()]
+    return pc.coalesce(pa.array(known, pa.string()).take(encoded.indices), as_plain(versions))
 
 
 def milliseconds(values: pa.Array) -> pa.Array:

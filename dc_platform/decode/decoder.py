@@ -22,6 +22,7 @@ from dc_platform.contracts.tables import JUDGED
 from dc_platform.decode.arrow import read_arrow
 from dc_platform.decode.blocks import groups, read_blocks
 from dc_platform.decode.columns import KnownSources, plain
+from dc_platform.decode.flags import with_lateness
 from dc_platform.decode.json_columns import read_json
 from dc_platform.decode.json_texts import Texts, as_texts, pieces, texts_of
 from dc_platform.decode.rejects import read_rejects, undecodable
@@ -52,7 +53,7 @@ class Decoder:
         tables = [t for t in tables if len(t)]
         if not tables:
             return JUDGED.empty_table()
-        return in_address_order(concat(tables))
+        return in_address_order(with_lateness(concat(tables), self._policy.late_ms))
 
     def decode_lines(self, lines: Sequence[Line], records: Sequence[Record]) -> pa.Table:
         """The judged table of events that were already taken out of strangers' records."""

@@ -21,6 +21,7 @@ from dc_platform.decode.columns import (
     KnownSources,
     constant,
     judged_table,
+    judged_versions,
     milliseconds,
     per_record,
     plain,
@@ -29,6 +30,7 @@ from dc_platform.decode.columns import (
 )
 from dc_platform.decode.json_members import Members, decoded
 from dc_platform.decode.json_texts import Texts
+from dc_platform.decode.ruled import Asked, judged
 from dc_platform.decode.strangers import Policy, read_lines
 
 _HEX_AS_ZERO = bytes(ord("0") if byte in b"0123456789abcdef" else byte for byte in range(256))
@@ -78,8 +80,18 @@ class _Events:
         timestamps = pa.array(members.timestamps, pa.int64())
         event_ids, client_ids = self._ids()
         payloads, opens = members.payloads()
-        tenants = self._tenants(sources)
-        versions, tags = self._metadata()
+        asked, pair_of = self._asked(sources)
+        tenants = per_record(asked.tenants, pair_of)
+        limits = self._received + policy.future_limit_ms
+        past = pc.less_equal(timestamps, pa.array(limits)).fill_null(True)
+        known = tenants.is_valid().to_numpy(zero_copy_only=False)
+        ok = opens & known & past.to_numpy(zero_copy_only=False)
+        floor = policy.floors.highest(int(self._received.max()))
+        if floor is not None:
+            young = pc.greater_equal(timestamps, floor).fill_null(True)
+            ok = ok & young.to_numpy(zero_copy_only=False)
+        judged_by = judged(asked.rules, pair_of, self._types, payloads, ok)
+        versions, tags = self._metadata(judged_by)
         columns = {
             **record_columns(
                 self._records, self._texts.rows, self._texts.positions, self._topic_id
@@ -98,15 +110,8 @@ class _Events:
             "sample_rate": pa.array(np.ones(size)),
             "verdict": constant(blocks.VALID, size),
             "raw": self._texts.column(),
+            "judged_by": judged_by,
         }
-        limits = self._received + policy.future_limit_ms
-        past = pc.less_equal(timestamps, pa.array(limits)).fill_null(True)
-        known = tenants.is_valid().to_numpy(zero_copy_only=False)
-        ok = opens & known & past.to_numpy(zero_copy_only=False)
-        floor = policy.floors.highest(int(self._received.max()))
-        if floor is not None:
-            young = pc.greater_equal(timestamps, floor).fill_null(True)
-            ok = ok & young.to_numpy(zero_copy_only=False)
         return judged_table(columns, size), ok
 
     def _ids(self) -> tuple[pa.Array, pa.Array | None]:
@@ -129,8 +134,8 @@ class _Events:
             )
         return pa.array(ids, pa.string()), pa.array(client_ids, pa.string())
 
-    def _tenants(self, sources: KnownSources) -> pa.Array:
-        """Each event's tenant, asked once for each source and time; null where there is none.
+    def _asked(self, sources: KnownSources) -> tuple[Asked, Indices]:
+        """(what is known of each pair of source and time, the pair of each event): asked once each.
 
         Where Kafka gives the time (LogAppendTime), all records of a batch have the same.
         """
@@ -139,17 +144,20 @@ class _Events:
         moments = pa.array(self._received).dictionary_encode()
         times = moments.dictionary.to_pylist()
         pairs = pa.array(codes * len(times) + moments.indices.to_numpy()).dictionary_encode()
-        tenants = [
-            sources.tenant_of(names[pair // len(times)], times[pair % len(times)])
-            if pair >= 0
-            else None
+        asked = [
+            (names[pair // len(times)] if pair >= 0 else None, times[pair % len(times)])
             for pair in pairs.dictionary.to_pylist()
         ]
-        return per_record(tenants, pairs.indices.to_numpy())
+        return Asked.of(sources, asked), pairs.indices.to_numpy()
 
-    def _metadata(self) -> tuple[pa.Array, pa.Array | None]:
+    def _types(self, places: Indices) -> list[str | None]:
+        return [self._members.event_types[place] for place in places]
+
+    def _metadata(self, judged_by: pa.Array | None) -> tuple[pa.Array, pa.Array | None]:
         """(schema_version, tags)."""
         of_record = schema_versions(self._records, self._texts.rows)
+        if judged_by is not None:
+            of_record = judged_versions(judged_by, of_record)
         given = self._members.metadata
         if given.count(None) == len(given):
             return of_record, None

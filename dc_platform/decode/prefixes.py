@@ -23,7 +23,7 @@ from dc_platform.contracts.envelope import (
     MAX_TIMESTAMP_MS,
     MIN_TIMESTAMP_MS,
 )
-from dc_platform.contracts.tables import TAGS
+from dc_platform.contracts.tables import FLAGS, TAGS
 
 Mask = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
@@ -45,10 +45,12 @@ _HEX[[ord(c) for c in "0123456789abcdef"]] = True
 _TEXT = rb'"[^"\\\x00-\x1f]*"'
 _REST = re.compile(
     rb',"eventType":(%b),"metadata":\{"receivedAt":([1-9][0-9]{0,17})'
-    rb'(?:,"version":(%b))?(?:,"tags":(\{%b:%b(?:,%b:%b)*\}))?\}' % ((_TEXT,) * 6)
+    rb'(?:,"version":(%b))?(?:,"tags":(\{%b:%b(?:,%b:%b)*\}))?'
+    rb'(?:,"judgedBy":(%b)(?:,"flagged":(\[%b(?:,%b)*\]))?)?\}' % ((_TEXT,) * 9)
 )
 _HEAD_TEXT = re.compile(rb'([^"\\\x00-\x1f]*)' + re.escape(_TIME))
 _tags = msgspec.json.Decoder(dict[str, str])
+_flags = msgspec.json.Decoder(list[str])
 
 
 class Prefixes(NamedTuple):
@@ -62,6 +64,8 @@ class Prefixes(NamedTuple):
     received_ms: pa.Array
     version: pa.Array
     tags: pa.Array
+    judged_by: pa.Array
+    flags: pa.Array
 
 
 class _Rest(NamedTuple):
@@ -69,6 +73,8 @@ class _Rest(NamedTuple):
     received_ms: int
     version: str | None
     tags: list[tuple[str, str]] | None
+    judged_by: str | None
+    flags: list[str] | None
 
 
 def read_prefixes(buffer: bytes, starts: I64, commas: I64, firsts: I64) -> Prefixes | None:
@@ -107,6 +113,8 @@ def read_prefixes(buffer: bytes, starts: I64, commas: I64, firsts: I64) -> Prefi
         pa.array([k.received_ms if k else 0 for k in kinds], pa.int64()).take(pa.array(rest)),
         _spread([k and k.version for k in kinds], rest, pa.string()),
         pa.array([k and k.tags for k in kinds], TAGS).take(pa.array(rest)),
+        _spread([k and k.judged_by for k in kinds], rest, pa.string()),
+        pa.array([k and k.flags for k in kinds], FLAGS).take(pa.array(rest)),
     )
 
 
@@ -174,9 +182,13 @@ def _rest(text: bytes) -> _Rest | None:
     found = _REST.fullmatch(text)
     if found is None:
         return None
-    event_type, version = _decoded(found[1][1:-1]), _decoded((found[3] or b'""')[1:-1])
+    event_type, version, judged_by = (
+        _decoded((text or b'""')[1:-1]) for text in (found[1], found[3], found[5])
+    )
     received = int(found[2])
-    if not event_type or version is None or len(event_type) > MAX_EVENT_TYPE_LENGTH:
+    if not event_type or version is None or judged_by is None:
+        return None
+    if len(event_type) > MAX_EVENT_TYPE_LENGTH:
         return None
     if not MIN_TIMESTAMP_MS <= received <= MAX_TIMESTAMP_MS:
         return None
@@ -189,7 +201,20 @@ def _rest(text: bytes) -> _Rest | None:
         # A key that is there twice.
         if len(tags) != len(re.findall(_TEXT + rb":", found[4])):
             return None
-    return _Rest(event_type, received, version if found[3] else None, tags)
+    flags = None
+    if found[6]:
+        try:
+            flags = _flags.decode(found[6])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+    return _Rest(
+        event_type,
+        received,
+        version if found[3] else None,
+        tags,
+        judged_by if found[5] else None,
+        flags,
+    )
 
 
 def _decoded(text: bytes) -> str | None:

@@ -91,6 +91,7 @@ def _judged(records: Sequence[Record], parts: Sequence[pa.Table], topic_id: str)
         sample_rate=pa.array(np.ones(size)),
         verdict=pa.array([blocks.REJECTED] * size, pa.string()),
         quarantine_id=pa.array(ids, pa.string()),
+        judged_by=per_record([header(blocks.JUDGED_BY)(r.headers) for r in records], rows),
     )
     return judged_table(columns, size)
 

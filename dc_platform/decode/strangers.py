@@ -20,7 +20,14 @@ import pyarrow as pa
 
 from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
-from dc_platform.contracts.envelope import Envelope, Rejected, TimestampMs, is_json, judge_event
+from dc_platform.contracts.envelope import (
+    Envelope,
+    Passed,
+    Rejected,
+    TimestampMs,
+    is_json,
+    judge_event,
+)
 from dc_platform.contracts.floors import NO_FLOORS, KnownFloors, too_old
 from dc_platform.contracts.reasons import Reason
 from dc_platform.contracts.tables import JUDGED
@@ -40,10 +47,12 @@ JSON_SPACE = b" \t\r\n"
 
 @dataclass(frozen=True)
 class Policy:
-    """The limits that a verdict depends on, beside the record itself."""
+    """The limits that a verdict and its flags depend on, beside the record itself."""
 
     future_limit_ms: int = 3_600_000
     max_event_bytes: int = 2**20
+    # What came longer than this after its own time has the flag `late`.
+    late_ms: int = 3_600_000
     floors: KnownFloors = NO_FLOORS
 
 
@@ -52,6 +61,8 @@ class GatewayMetadata(msgspec.Struct):
 
     receivedAt: TimestampMs | None = None  # noqa: N815
     clientEventId: str | None = None  # noqa: N815
+    judgedBy: str | None = None  # noqa: N815
+    flagged: list[str] | None = None
 
 
 class _GatewayLine(msgspec.Struct):
@@ -149,6 +160,8 @@ class Accepted(NamedTuple):
     tags: list[tuple[str, str]] | None
     schema_version: str
     dedup_scope: int
+    judged_by: str | None
+    flags: Sequence[str] | None
 
 
 def _accepted_columns(events: Sequence[Accepted], lines: Sequence[Line]) -> dict[str, Any]:
@@ -203,12 +216,23 @@ class _Judge:
         if tenant is None:
             unknown = Rejected(Reason.UNKNOWN_SOURCE, f"source {source_id} is not registered")
             return self._rejected(line, record, unknown, source_id)
+        passed: Passed | Rejected | None = None
         if not trusted:
-            floors, at_ms = self._policy.floors, record.timestamp_ms
-            old = too_old(verdict, floors, tenant_id=tenant, at_ms=at_ms)
-            if old is not None:
-                return self._rejected(line, record, old, source_id)
-        return self._accepted(line, record, verdict, source_id, tenant, trusted)
+            passed = self._by_history(verdict, record, source_id, tenant)
+        if isinstance(passed, Rejected):
+            return self._rejected(line, record, passed, source_id, tenant)
+        return self._accepted(line, record, verdict, source_id, tenant, trusted, passed)
+
+    def _by_history(
+        self, event: Envelope, record: Record, source_id: str, tenant: str
+    ) -> Passed | Rejected | None:
+        """What floors and schemas said of a stranger's event when Kafka got it."""
+        at_ms = record.timestamp_ms
+        old = too_old(event, self._policy.floors, tenant_id=tenant, at_ms=at_ms)
+        if old is not None:
+            return old
+        rules = self._sources.rules_of(source_id, at_ms)
+        return None if rules is None else rules.judge(event.eventType, bytes(event.payload))
 
     def _accepted(
         self,
@@ -218,6 +242,7 @@ class _Judge:
         source_id: str,
         tenant: str,
         trusted: bool,
+        passed: Passed | None,
     ) -> Accepted:
         client_event_id = None
         if event.eventId is not None:
@@ -232,6 +257,8 @@ class _Judge:
             received_ms = added.receivedAt if added.receivedAt is not None else received_ms
             if added.clientEventId is not None:
                 client_event_id = added.clientEventId
+            if added.judgedBy is not None:
+                passed = Passed(added.judgedBy, tuple(added.flagged or ()))
         time_ms = event.timestamp if event.timestamp is not None else received_ms
         metadata = event.metadata
         version = metadata.version if metadata else None
@@ -245,8 +272,10 @@ class _Judge:
             received_ms * 1000,
             bytes(event.payload).decode(),
             list(metadata.tags.items()) if metadata and metadata.tags else None,
-            version if version is not None else self._schema_version(record),
+            version if version is not None else self._schema_version(record, passed),
             identity.dedup_scope(source_id, event_id, event.timestamp),
+            passed and passed.judged_by,
+            (passed and passed.flags) or None,
         )
 
     def _canonical(self, source_id: str) -> str:
@@ -257,7 +286,12 @@ class _Judge:
         return found
 
     def _rejected(
-        self, line: Line, record: Record, verdict: Rejected, source_id: str | None
+        self,
+        line: Line,
+        record: Record,
+        verdict: Rejected,
+        source_id: str | None,
+        tenant: str | None = None,
     ) -> dict[str, Any]:
         return rejected_row(
             verdict,
@@ -266,8 +300,8 @@ class _Judge:
             request_hash=record_hash(self._topic_id, record),
             request_index=line.position,
             received_us=record.timestamp_ms * 1000,
-            schema_version=self._schema_version(record),
-            tenant=self._tenant_of_block(record) or blocks.DEFAULT_TENANT,
+            schema_version=self._schema_version(record, verdict),
+            tenant=tenant or self._tenant_of_block(record) or blocks.DEFAULT_TENANT,
         )
 
     @staticmethod
@@ -278,7 +312,9 @@ class _Judge:
         return header(blocks.TENANT)(record.headers) or blocks.DEFAULT_TENANT
 
     @staticmethod
-    def _schema_version(record: Record) -> str:
+    def _schema_version(record: Record, verdict: Passed | Rejected | None) -> str:
+        if verdict is not None and verdict.judged_by is not None:
+            return blocks.version_of(verdict.judged_by)
         return header(blocks.SCHEMA_VERSION)(record.headers) or blocks.DEFAULT_SCHEMA_VERSION
 
 
@@ -325,4 +361,5 @@ def rejected_row(
         "request_hash": request_hash,
         "request_index": request_index,
         "quarantine_id": row_id,
+        "judged_by": verdict.judged_by,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -12,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dc_platform.registry.access import need_scope
+from dc_platform.registry.database import iso_time
 from dc_platform.registry.sources import Source, Sources, SourceStatus, SourceType
 from dc_platform.registry.tokens import Scope, TokenOwner
 
@@ -60,6 +60,7 @@ def create_source(body: NewSource, request: Request, admin: Admin) -> dict[str, 
         tenant_id=admin.tenant_id,
         metadata=body.metadata,
         schema=body.schema_,
+        by=by(admin),
     )
     return {"sourceId": source.source_id, "apiKey": key}
 
@@ -81,7 +82,7 @@ def get_source(source_id: str, request: Request, admin: Admin) -> dict[str, Any]
 def put_source(
     source_id: str, body: ChangedSource, request: Request, admin: Admin
 ) -> dict[str, Any]:
-    """Change a source; status INACTIVE disables its keys."""
+    """Change a source; status INACTIVE disables its keys, ACTIVE enables also one that has failed."""
     if body.status is SourceStatus.ERROR:
         raise HTTPException(422, "status is ACTIVE or INACTIVE; ERROR is what the platform sees")
     sources = _sources(request)
@@ -93,6 +94,7 @@ def put_source(
         metadata=body.metadata,
         schema=body.schema_,
         enabled=None if body.status is None else body.status is SourceStatus.ACTIVE,
+        by=by(admin),
     )
     return shown(_found(changed, source_id, admin))
 
@@ -123,19 +125,19 @@ def shown(source: Source) -> dict[str, Any]:
         "name": source.name,
         "type": source.type.value,
         "metadata": source.metadata,
-        "schema": source.schema,
+        "schema": source.schemas[0] if source.schemas else None,
+        "schemas": source.schemas,
         "ingestionRate": round(source.ingestion_rate),
         "status": source.status.value,
-        "lastSeenAt": shown_time(source.last_seen_ms),
-        "createdAt": shown_time(source.created_ms),
+        "failure": source.failure,
+        "lastSeenAt": None if source.last_seen_ms is None else iso_time(source.last_seen_ms),
+        "createdAt": iso_time(source.created_ms),
     }
 
 
-def shown_time(ms: int | None) -> str | None:
-    """A time as the API shows it."""
-    if ms is None:
-        return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+def by(admin: TokenOwner) -> str:
+    """Who it is, in a history of changes."""
+    return f"token {admin.hint}"
 
 
 async def invalid(_: Request, error: Exception) -> JSONResponse:

@@ -11,7 +11,8 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dc_platform.contracts.envelope import MAX_EVENT_TYPE_LENGTH
-from dc_platform.gateway.admin import Admin, shown_time
+from dc_platform.gateway.admin import Admin
+from dc_platform.registry.database import iso_time
 from dc_platform.registry.retention import Policy, Retention
 from dc_platform.registry.tokens import TokenOwner
 
@@ -87,5 +88,5 @@ def _shown(policy: Policy) -> dict[str, Any]:
         "dataType": policy.data_type,
         "retentionDays": policy.retention_days,
         "archiveAfterDays": policy.archive_after_days,
-        "createdAt": shown_time(policy.created_ms),
+        "createdAt": iso_time(policy.created_ms),
     }

@@ -16,8 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from dc_platform import __version__
 from dc_platform.broker.client import describe_topic, ensure_topic
 from dc_platform.broker.producer import BlockProducer
+from dc_platform.contracts.schema import SchemaConflictError, SchemaError
 from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
-from dc_platform.gateway import admin, admin_retention, routes
+from dc_platform.gateway import admin, admin_retention, admin_schemas, routes
 from dc_platform.gateway.acks import Acks
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.auth import KeyRing
@@ -26,10 +27,12 @@ from dc_platform.gateway.floors import FloorWatch
 from dc_platform.gateway.ingest import Ingest, IngestLimits, clock_ms
 from dc_platform.gateway.journal import Journal
 from dc_platform.gateway.pressure import Circuit, EventQueue
+from dc_platform.gateway.rules import RuleBook
 from dc_platform.points import armed
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.retention import Retention
+from dc_platform.registry.schemas import Schemas
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.settings import Settings
@@ -44,7 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
         sources = Sources(database)
         reached = armed(settings.crash_at)
         producer = BlockProducer(settings.kafka_bootstrap, settings.topic, reached=reached)
-        keys = KeyRing(sources, refresh_seconds=settings.registry_refresh_seconds)
+        rules = RuleBook(sources)
+        keys = KeyRing(sources, refresh_seconds=settings.registry_refresh_seconds, rules=rules)
         activity = ActivityLog(sources)
         circuit = Circuit(
             failures=settings.breaker_failures,
@@ -76,9 +80,19 @@ def create_app(settings: Settings) -> FastAPI:
             settings.future_limit_ms, settings.max_event_bytes, settings.ack_timeout_seconds
         )
         floors = FloorWatch(Retention(database), refresh_seconds=settings.registry_refresh_seconds)
-        ingest = Ingest(batcher, queue, circuit, activity, limits, reached=reached, floors=floors)
+        ingest = Ingest(
+            batcher,
+            queue,
+            circuit,
+            activity,
+            limits,
+            rules=rules,
+            floors=floors,
+            reached=reached,
+        )
         app.state.doors = routes.Doors(settings, keys, ingest)
         app.state.sources = sources
+        app.state.schemas = Schemas(database)
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         app.state.health = lambda: _health(producer, circuit, queue, activity, journal)
         await asyncio.to_thread(keys.refresh)
@@ -89,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
             asyncio.create_task(keys.follow()),
             asyncio.create_task(floors.follow()),
             asyncio.create_task(activity.follow()),
+            asyncio.create_task(rules.follow()),
             asyncio.create_task(circuit.watch()),
         ]
         try:
@@ -113,8 +128,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(admin.router)
     app.include_router(admin_retention.router)
+    app.include_router(admin_schemas.router)
     app.add_exception_handler(RequestValidationError, admin.invalid)
     app.add_exception_handler(StoreUnavailableError, admin.unavailable)
+    app.add_exception_handler(SchemaError, admin_schemas.refused)
+    app.add_exception_handler(SchemaConflictError, admin_schemas.refused)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:

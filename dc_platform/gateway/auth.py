@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from dc_platform.contracts import identity
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.gateway.rules import RuleBook
 from dc_platform.registry.keys import hash_secret
 from dc_platform.registry.sources import KeyOwner, Sources
 
@@ -38,8 +39,11 @@ class AuthError(Exception):
 class KeyRing:
     """All living keys, refreshed when the registry changes."""
 
-    def __init__(self, sources: Sources, *, refresh_seconds: float) -> None:
+    def __init__(
+        self, sources: Sources, *, refresh_seconds: float, rules: RuleBook | None = None
+    ) -> None:
         self._sources = sources
+        self._rules = rules
         self._refresh_seconds = refresh_seconds
         self._keys: dict[str, KeyOwner] = {}
         self._version = -1
@@ -57,10 +61,14 @@ class KeyRing:
             await asyncio.sleep(self._refresh_seconds)
 
     def refresh(self) -> None:
-        """Read all keys anew when anything changed."""
+        """Read all keys anew when anything changed, and the rules: before the key of a new source is
+        known its schema is.
+        """
         with self._refreshing:
             version = self._sources.version()
             if version != self._version:
+                if self._rules is not None:
+                    self._rules.refresh()
                 self._keys = self._sources.keys()
                 self._version = version
 

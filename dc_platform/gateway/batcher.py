@@ -109,8 +109,9 @@ class Batcher:
         *,
         received_ms: int,
         batch_id: str | None = None,
+        judged_by: str | None = None,
     ) -> None:
-        """Send an Arrow block of rejected events."""
+        """Send an Arrow block of rejected events, all of one verdict's schema version or of none."""
         await self._send(
             value,
             content_type=blocks.ARROW,
@@ -120,6 +121,7 @@ class Batcher:
             key=source_id,
             counts={(source_id, hour_of(received_ms)): count},
             batch_id=batch_id,
+            judged_by=judged_by,
         )
 
     def _partition(self, source_id: str) -> int:
@@ -228,6 +230,7 @@ class Batcher:
         key: str | None,
         counts: Counts,
         batch_id: str | None = None,
+        judged_by: str | None = None,
     ) -> None:
         self._number += 1
         block = BlockId(self._gateway_id, self._boot_id, self._number)
@@ -238,6 +241,7 @@ class Batcher:
             tenant=tenant,
             counts=_by_source(counts),
             batch_id=batch_id,
+            judged_by=judged_by,
         )
         self._reached(Point.BEFORE_BLOCK)
         at = await self._producer.send(

@@ -20,10 +20,12 @@ from dc_platform.contracts.floors import NO_FLOORS, Floors, too_old
 from dc_platform.contracts.lines import canonical_line
 from dc_platform.contracts.reasons import REMEDIES, Reason
 from dc_platform.contracts.rejects import Reject, encode_rejects, kept
+from dc_platform.contracts.schema_check import Rules
 from dc_platform.errors import BrokerUnavailableError
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.batcher import BLOCK_BYTES, Batcher
 from dc_platform.gateway.pressure import Circuit, EventQueue
+from dc_platform.gateway.rules import RuleBook
 from dc_platform.points import Point, Reached, unarmed
 from dc_platform.registry.sources import KeyOwner
 
@@ -73,11 +75,13 @@ class Ingest:
         activity: ActivityLog,
         limits: IngestLimits,
         *,
+        rules: RuleBook | None = None,
         clock: Callable[[], int] = clock_ms,
         reached: Reached = unarmed,
         floors: Callable[[], Floors] = lambda: NO_FLOORS,
     ) -> None:
         self._floors = floors
+        self._rules = rules
         self._batcher = batcher
         self._queue = queue
         self._circuit = circuit
@@ -99,12 +103,15 @@ class Ingest:
         received_ms = self._clock()
         lines: list[bytes] = []
         rejects: list[Reject] = []
+        # One version for the whole request.
+        rules = None if self._rules is None else self._rules.of(owner.source_id)
         for index, raw in enumerate(events):
-            line = self._line(owner, raw, index, received_ms, idempotency_key)
+            line = self._line(owner, raw, index, received_ms, idempotency_key, rules)
             if isinstance(line, Rejected):
-                rejects.append(Reject.of(index, line.reason, line.message, raw))
+                rejects.append(Reject.of(index, line.reason, line.message, raw, line.judged_by))
             else:
                 lines.append(line)
+        self._fail(owner, rejects, received_ms)
         await self._send(owner, lines, rejects, request_sha256, received_ms, batch_id)
         return Outcome(len(lines), rejects)
 
@@ -130,6 +137,7 @@ class Ingest:
         index: int,
         received_ms: int,
         idempotency_key: str | None,
+        rules: Rules | None,
     ) -> bytes | Rejected:
         event = judge_event(
             raw,
@@ -148,6 +156,9 @@ class Ingest:
         old = too_old(event, self._floors(), tenant_id=owner.tenant_id, at_ms=received_ms)
         if old is not None:
             return old
+        judged = rules.judge(event.eventType, bytes(event.payload)) if rules else None
+        if isinstance(judged, Rejected):
+            return judged
         event_id, client_event_id = self._identify(owner, event, index, idempotency_key)
         return canonical_line(
             event,
@@ -156,7 +167,15 @@ class Ingest:
             event_id=event_id,
             client_event_id=client_event_id,
             received_at_ms=received_ms,
+            judged=judged,
         )
+
+    def _fail(self, owner: KeyOwner, rejects: Sequence[Reject], received_ms: int) -> None:
+        """Fail the source when a rule says so: for what comes after this request."""
+        for reject in rejects:
+            if reject.reason is Reason.FAILED_BY_RULE and self._rules is not None:
+                self._rules.fail(owner.source_id, reject.message, at_ms=received_ms)
+                return
 
     @staticmethod
     def _identify(
@@ -189,6 +208,7 @@ class Ingest:
                     received_at_ms=received_ms,
                 ),
                 len(part),
+                part[0].judged_by,
             )
             for part in _parts(rejects)
         ]
@@ -198,8 +218,8 @@ class Ingest:
                 about: _About = {"received_ms": received_ms, "batch_id": batch_id}
                 sends = [self._batcher.add(*whose, lines, **about)] if lines else []
                 sends += [
-                    self._batcher.add_rejects(*whose, value, count, **about)
-                    for value, count in blocks
+                    self._batcher.add_rejects(*whose, value, count, judged_by=judged_by, **about)
+                    for value, count, judged_by in blocks
                 ]
                 try:
                     async with asyncio.timeout(self._limits.ack_timeout_seconds):
@@ -221,11 +241,16 @@ class _About(TypedDict):
 
 
 def _parts(rejects: Sequence[Reject]) -> list[list[Reject]]:
-    """Rejects in blocks of at most 1,000 rows and about 1 MiB."""
+    """Rejects in blocks of at most 1,000 rows and about 1 MiB, each of one version of a schema."""
     parts: list[list[Reject]] = []
     size = 0
-    for reject in rejects:
-        if not parts or len(parts[-1]) >= 1000 or size + len(reject.raw) > BLOCK_BYTES:
+    for reject in sorted(rejects, key=lambda reject: reject.judged_by or ""):
+        if (
+            not parts
+            or len(parts[-1]) >= 1000
+            or size + len(reject.raw) > BLOCK_BYTES
+            or parts[-1][0].judged_by != reject.judged_by
+        ):
             parts.append([])
             size = 0
         parts[-1].append(reject)

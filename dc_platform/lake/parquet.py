@@ -75,11 +75,14 @@ def writer_options(spec: TableSpec, level: int = COMPRESSION_LEVEL) -> dict[str,
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
-    """What Parquet calls the columns of a schema; those of a map are two."""
+    """What Parquet calls the columns of a schema; a map has two, a list has its elements'."""
     names = []
     for field in schema:
-        is_map = pa.types.is_map(field.type)
-        ends = (".key_value.key", ".key_value.value") if is_map else ("",)
+        ends: tuple[str, ...] = ("",)
+        if pa.types.is_map(field.type):
+            ends = (".key_value.key", ".key_value.value")
+        elif pa.types.is_list(field.type):
+            ends = (".list.element",)
         names += [field.name + end for end in ends]
     return names
 
@@ -118,7 +121,7 @@ def write_file(
         rows=len(table),
         partition=partition,
         # Without escapes: delta-rs 1.6 decodes `\ud840\udc00` to another character.
-        stats=json.dumps(statistics(table, spec.statistics), ensure_ascii=False),
+        stats=json.dumps(statistics(table, spec.statistics, spec.added), ensure_ascii=False),
         modified_ms=time.time_ns() // 1_000_000,
     )
 
@@ -140,11 +143,26 @@ def read_batches(
         raise StoreUnavailableError(f"reading {path} failed: {error}") from error
 
 
-def statistics(table: pa.Table, columns: tuple[str, ...]) -> dict[str, Any]:
+def whole(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with exactly the columns of `schema`; missing ones are null."""
+    size = len(table)
+    arrays = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(size, field.type)
+        for field in schema
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def statistics(
+    table: pa.Table, columns: tuple[str, ...], added: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The statistics of a file as the Delta protocol writes them."""
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
-    nulls: dict[str, int] = {}
+    # Of the columns that older files lack, too: by it `Snapshot.lacking` knows where they are.
+    nulls: dict[str, int] = {name: table[name].null_count for name in added}
     for name in columns:
         column = table[name]
         nulls[name] = column.null_count

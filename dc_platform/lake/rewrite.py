@@ -28,11 +28,12 @@ from dc_platform.lake.parquet import (
     ROW_GROUP_ROWS,
     DataFile,
     statistics,
+    whole,
     writer_options,
 )
 from dc_platform.lake.scratch import scratch
+from dc_platform.lake.sql import files_sql
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import sql_list
 
 log = logging.getLogger(__name__)
 
@@ -140,14 +141,14 @@ def _sorted(
 ) -> DataFile | None:
     """The rows in order; None where DuckDB cannot sort them."""
     root = lake.uri_of(spec)
-    largest = _largest_row(root, paths)
+    largest, lacking = _look_at(root, paths, spec)
     if largest * _SORT_ROWS > _SORT_MEMORY_MB * 2**20:
         return None
     memory = f"{_SORT_MEMORY_MB}MiB"
     try:
         with scratch(memory=memory, threads=1) as connection, cancelled.of(connection):
             full = [f"{root}/{path}" for path in paths]
-            rows = _in_order(connection, full, spec, _batch_rows(largest))
+            rows = _in_order(connection, full, lacking, spec, _batch_rows(largest))
             return write_rows(lake, spec, path, day, cancelled.heed(rows))
     except duckdb.OutOfMemoryException as error:
         # A few large rows together among many small ones.
@@ -166,20 +167,25 @@ def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[
         with _reading(root, path) as file:
             for group in range(file.num_row_groups):
                 rows = _batch_rows(_row_bytes(file, group))
+                # Columns that the file lacks are not missed here.
                 for batch in file.iter_batches(
                     rows, row_groups=[group], columns=names, use_threads=False
                 ):
-                    yield pa.Table.from_batches([batch]).cast(spec.file_schema)
+                    yield whole(pa.Table.from_batches([batch]), spec.file_schema)
 
 
-def _largest_row(root: str, paths: Sequence[str]) -> int:
-    """Bytes of a row in the row group whose rows are the largest."""
-    largest = 0
+def _look_at(root: str, paths: Sequence[str], spec: TableSpec) -> tuple[int, list[str]]:
+    """(bytes of a row in the row group whose rows are the largest, absolute paths of the files that
+    lack a column).
+    """
+    largest, lacking = 0, []
     for path in paths:
         with _reading(root, path) as file:
             sizes = (_row_bytes(file, group) for group in range(file.num_row_groups))
             largest = max(largest, *sizes, 0)
-    return largest
+            if not set(spec.added) <= set(file.schema_arrow.names):
+                lacking.append(f"{root}/{path}")
+    return largest, lacking
 
 
 @contextmanager
@@ -203,15 +209,16 @@ def _batch_rows(row_bytes: int) -> int:
 def _in_order(
     connection: duckdb.DuckDBPyConnection,
     paths: Sequence[str],
+    lacking: Sequence[str],
     spec: TableSpec,
     batch_rows: int,
 ) -> Iterator[pa.Table]:
     names = ", ".join(spec.file_schema.names)
     order = _ORDER.get(spec.name, _ADDRESS)
-    reader = connection.execute(
-        f"select {names} from read_parquet({sql_list(paths)}, hive_partitioning = false)"
-        f" order by {order}"
-    ).to_arrow_reader(batch_rows)
+    rows = files_sql(spec, paths, lacking, "hive_partitioning = false", columns=names)
+    reader = connection.execute(f"select * from ({rows}) order by {order}").to_arrow_reader(
+        batch_rows
+    )
     for batch in reader:
         yield pa.Table.from_batches([batch]).cast(spec.file_schema)
 
@@ -227,7 +234,7 @@ def write_rows(
     group_rows: int = ROW_GROUP_ROWS,
 ) -> DataFile:
     """One new file of `spec`, not yet committed; what was written is removed when that fails."""
-    stats: dict[str, Any] = statistics(spec.file_schema.empty_table(), spec.statistics)
+    stats: dict[str, Any] = statistics(spec.file_schema.empty_table(), spec.statistics, spec.added)
     try:
         with (
             lake.output(spec, path) as sink,
@@ -235,7 +242,7 @@ def write_rows(
         ):
             for group in _groups(pieces, group_rows):
                 writer.write_table(group, row_group_size=group_rows)
-                stats = _together(stats, statistics(group, spec.statistics))
+                stats = _together(stats, statistics(group, spec.statistics, spec.added))
             writer.close()
             size = sink.tell()
     except BaseException:

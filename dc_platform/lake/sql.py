@@ -1,8 +1,8 @@
-"""DuckDB's SQL over the files of a snapshot."""
+"""SELECTs of data files, those of older releases included, which lack columns that came later."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -27,12 +27,37 @@ def table_sql(spec: TableSpec, snapshot: Snapshot) -> str:
     """A SELECT of all columns of a table at a snapshot."""
     if not snapshot.paths:
         return empty_select(spec.columns)
-    names = ", ".join(spec.columns.names)
     partitioned = "true" if spec.partition_by else "false"
-    return (
-        f"select {names} from read_parquet({sql_list(snapshot.paths)},"
-        f" hive_partitioning = {partitioned})"
+    return files_sql(
+        spec, snapshot.paths, snapshot.lacking(spec), f"hive_partitioning = {partitioned}"
     )
+
+
+def files_sql(
+    spec: TableSpec,
+    paths: Sequence[str],
+    lacking: Collection[str],
+    *options: str,
+    columns: str | None = None,
+) -> str:
+    """A SELECT of `columns`, by default all, of data files with these options of read_parquet.
+
+    `lacking` are those of them that may lack columns that came later: these are null there. They are
+    read in a scan of their own, which looks at each footer first; the others pay nothing for it.
+    """
+    names = columns or ", ".join(spec.columns.names)
+    also = "".join(f", {option}" for option in options)
+    parts = []
+    if whole := [path for path in paths if path not in lacking]:
+        parts.append(f"select {names} from read_parquet({sql_list(whole)}{also})")
+    if older := [path for path in paths if path in lacking]:
+        added = pa.schema([spec.columns.field(name) for name in spec.added])
+        parts.append(
+            f"select {names} from (select * from"
+            f" read_parquet({sql_list(older)}, union_by_name = true{also})"
+            f" union all by name {empty_select(added)})"
+        )
+    return " union all ".join(parts)
 
 
 def empty_select(schema: pa.Schema) -> str:
@@ -46,6 +71,8 @@ def _sql_type(type_: pa.DataType) -> str:
         return "timestamptz"
     if pa.types.is_map(type_):
         return "map(varchar, varchar)"
+    if pa.types.is_list(type_):
+        return "varchar[]"
     names = {
         "int32": "integer",
         "int64": "bigint",

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import DeltaError
 
 from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import StoreUnavailableError
+
+_WIDEN_TRIES = 10
 
 
 class Entry(NamedTuple):
@@ -30,6 +33,8 @@ class Lake:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self._fs = pafs.LocalFileSystem()
+        # Tables that are known to have all columns.
+        self._wide: set[str] = set()
 
     def uri_of(self, spec: TableSpec) -> str:
         """The URI of a table."""
@@ -46,8 +51,11 @@ class Lake:
         return DeltaTable.is_deltatable(self.uri_of(spec))
 
     def ensure(self, spec: TableSpec) -> None:
-        """Create the table when it is missing; safe to call from several processes."""
+        """Create the table, or the columns that one of an older release lacks; safe to call from
+        several processes.
+        """
         if self.exists(spec):
+            self._widen(spec)
             return
         try:
             DeltaTable.create(
@@ -64,6 +72,26 @@ class Lake:
         except Exception as error:
             if not self.exists(spec):
                 raise StoreUnavailableError(f"creating {spec.name} failed: {error}") from error
+
+    def _widen(self, spec: TableSpec) -> None:
+        """Add columns that are missing; what is there stays, and reads as null in them."""
+        if not spec.added or spec.name in self._wide:
+            return
+        for attempt in range(_WIDEN_TRIES):
+            table = self.open(spec)
+            have = {field.name for field in table.schema().fields}
+            wanted = pa.schema([spec.columns.field(n) for n in spec.added if n not in have])
+            if not len(wanted):
+                break
+            try:
+                table.alter.add_columns(Schema.from_arrow(wanted).fields)
+            except DeltaError as error:
+                # Another process adds them, or landing commits.
+                if attempt == _WIDEN_TRIES - 1:
+                    raise StoreUnavailableError(
+                        f"adding columns to {spec.name} failed: {error}"
+                    ) from error
+        self._wide.add(spec.name)
 
     def has(self, spec: TableSpec, path: str) -> bool:
         """Whether a file of the table is there, or cannot be asked for."""

@@ -34,6 +34,7 @@ from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.actions import add_action, remove_action
 from dc_platform.lake.parquet import LANDED, DataFile
 from dc_platform.lake.sql import empty_select as empty_select
+from dc_platform.lake.sql import files_sql as files_sql
 from dc_platform.lake.sql import sql_list as sql_list
 from dc_platform.lake.sql import sql_text as sql_text
 from dc_platform.lake.sql import table_sql as table_sql
@@ -63,6 +64,19 @@ class Snapshot:
     def paths(self) -> list[str]:
         """Absolute paths of the live files."""
         return [f"{self.root}/{path}" for path in self.actions["path"].to_pylist()]
+
+    def lacking(self, spec: TableSpec) -> frozenset[str]:
+        """Absolute paths of the files of which the log does not say that they have all columns."""
+        names = [f"null_count.{name}" for name in spec.added]
+        if not names:
+            return frozenset()
+        if not set(names) <= set(self.actions.column_names):
+            return frozenset(self.paths)
+        counts = [self.actions[name] for name in names]
+        if not any(column.null_count for column in counts):
+            return frozenset()
+        of_files = zip(self.paths, *(column.to_pylist() for column in counts), strict=True)
+        return frozenset(path for path, *nulls in of_files if None in nulls)
 
     @property
     def landed_last(self) -> str | None:

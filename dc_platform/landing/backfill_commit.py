@@ -26,7 +26,7 @@ from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.parquet import LANDED, DataFile
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import LakeTable, Snapshot, sql_list
+from dc_platform.lake.table import LakeTable, Snapshot, files_sql, sql_list
 from dc_platform.lake.turns import Turns
 from dc_platform.landing.backfill_rows import KEY, Connection, silver_pieces, write_files
 
@@ -183,7 +183,10 @@ class RebuiltDay:
             self._remove(self._carried)
             self._mixed, self._carried = mixed, []
             if mixed:
-                rows = f"read_parquet({sql_list(mixed)}) anti join today using ({KEY})"
+                lacking = snapshot.lacking(SILVER_EVENTS)
+                names = ", ".join(SILVER_EVENTS.file_schema.names)
+                held = files_sql(SILVER_EVENTS, sorted(mixed), lacking, columns=names)
+                rows = f"({held}) anti join today using ({KEY})"
                 pieces = silver_pieces(self._connection, rows)
                 self._carried = list(write_files(self._lake, pieces, self._day))
 

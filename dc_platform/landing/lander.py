@@ -47,6 +47,7 @@ from dc_platform.landing.batch import Batch, Landed, TableRows
 from dc_platform.landing.commits import Committer
 from dc_platform.landing.compaction import Compactor
 from dc_platform.landing.compaction_plan import CompactionPolicy
+from dc_platform.landing.failing import report_failures
 from dc_platform.landing.lateness import Lateness
 from dc_platform.landing.pacing import Pacing
 from dc_platform.landing.reader import BatchReader
@@ -353,6 +354,7 @@ class Lander:
             reraise=True,
         ):
             with attempt:
+                report_failures(self._sources, batch.judged)
                 return self._committer.land(batch)
         raise AssertionError("unreachable: the last attempt raises")
 
@@ -368,5 +370,5 @@ def decoder_for(settings: Settings, info: TopicInfo, sources: Sources | None) ->
 
         known = SourceHistory(sources)
         floors = FloorHistory(Retention(sources.database))
-    policy = Policy(settings.future_limit_ms, settings.max_event_bytes, floors)
+    policy = Policy(settings.future_limit_ms, settings.max_event_bytes, settings.late_ms, floors)
     return Decoder(info.topic_id, known, policy)

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from dc_platform.lake.scratch import scratch
-from dc_platform.lake.table import LakeTable, sql_list
+from dc_platform.lake.table import LakeTable, files_sql, sql_list
 
 # What one piece holds at most, and a record more: 32 MiB of events, or 200,000 rows without any.
 _BYTES = 32 * 2**20
@@ -55,9 +55,11 @@ def bronze_rows(table: LakeTable, condition: str) -> Iterator[pa.Table]:
     """Rows of bronze by topic in address order, in pieces that end with whole records of one
     partition.
     """
-    paths = table.snapshot().paths
+    snapshot = table.snapshot()
+    paths = snapshot.paths
     if not paths:
         return
+    lacking = snapshot.lacking(table.spec)
     # Rows become Python's datetimes, which cannot hold the year 1 in a zone west of Greenwich: the
     # scratch connection is in UTC.
     with scratch(memory=_MEMORY, threads=_THREADS) as connection:
@@ -75,9 +77,10 @@ def bronze_rows(table: LakeTable, condition: str) -> Iterator[pa.Table]:
                 f"({condition}) and topic_id = '{topic_id}' and kafka_partition = {partition}"
                 f" and kafka_offset between {first} and {last}"
             )
-            selected = _select(mine, only, "* exclude (ingest_date)")
+            names = ", ".join(table.spec.file_schema.names)
+            all_of = files_sql(table.spec, mine, lacking, "hive_partitioning = true")
             yield connection.execute(
-                f"{selected} order by kafka_offset, kafka_index"
+                f"select {names} from ({all_of}) where {only} order by kafka_offset, kafka_index"
             ).to_arrow_table()
 
 

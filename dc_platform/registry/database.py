@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,8 @@ def _upgrade(url: str) -> None:
 def now_ms() -> int:
     """The time, in epoch milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def iso_time(ms: int) -> str:
+    """Epoch milliseconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

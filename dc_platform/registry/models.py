@@ -22,13 +22,72 @@ class SourceRow(Base):
     name: Mapped[str] = mapped_column(String(256))
     type: Mapped[str] = mapped_column(String(32))
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, default=dict)
-    schema: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
     enabled: Mapped[bool] = mapped_column(default=True)
     last_seen_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
     ingestion_rate: Mapped[float] = mapped_column(Float, default=0.0)
     rejecting: Mapped[bool] = mapped_column(default=False)
     created_ms: Mapped[int] = mapped_column(BigInteger)
     deleted_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
+
+
+class SchemaRow(Base):
+    """A schema: what its versions have in common. Deleting sets `deleted_ms`."""
+
+    __tablename__ = "schemas"
+
+    schema_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(256))
+    # Empty: all types.
+    event_type: Mapped[str] = mapped_column(String(256), default="")
+    compatibility: Mapped[str] = mapped_column(String(16))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    deleted_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
+
+    __table_args__ = (Index("schemas_name", "tenant_id", "name"),)
+
+
+class SchemaVersionRow(Base):
+    """A version of a schema, in force for strangers' records from `from_ms` on. Never changed."""
+
+    __tablename__ = "schema_versions"
+
+    schema_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+    from_ms: Mapped[int] = mapped_column(BigInteger)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    created_by: Mapped[str] = mapped_column(String(128))
+
+
+class SchemaBindingRow(Base):
+    """From `from_ms` on a schema (null: none) judges a source's events of a type. Never changed."""
+
+    __tablename__ = "schema_bindings"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    source_id: Mapped[str] = mapped_column(String(36))
+    event_type: Mapped[str] = mapped_column(String(256))
+    schema_id: Mapped[str | None] = mapped_column(String(36))
+    from_ms: Mapped[int] = mapped_column(BigInteger)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    created_by: Mapped[str] = mapped_column(String(128))
+
+    __table_args__ = (Index("schema_bindings_source", "source_id"),)
+
+
+class SourceFailureRow(Base):
+    """A source that a rule failed, from `from_ms` until somebody enabled it."""
+
+    __tablename__ = "source_failures"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    source_id: Mapped[str] = mapped_column(String(36))
+    from_ms: Mapped[int] = mapped_column(BigInteger)
+    until_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    message: Mapped[str] = mapped_column(String(1024))
+
+    __table_args__ = (Index("source_failures_source", "source_id"),)
 
 
 class KeyRow(Base):

@@ -24,6 +24,8 @@ class TokenOwner(NamedTuple):
 
     scope: Scope
     tenant_id: str
+    # What is stored of the token in clear: enough to tell tokens apart, in a history of changes.
+    hint: str = ""
 
     def may(self, scope: Scope) -> bool:
         """Whether the token has `scope`."""
@@ -53,12 +55,12 @@ class Tokens:
 
     def owner_of(self, token: str) -> TokenOwner | None:
         """What a living token stands for, asked of the database."""
-        query = select(TokenRow.scope, TokenRow.tenant_id).where(
+        query = select(TokenRow.scope, TokenRow.tenant_id, TokenRow.hint).where(
             TokenRow.token_hash == hash_secret(token), TokenRow.revoked_ms.is_(None)
         )
         with self._database.reading() as session:
             row = session.execute(query).first()
-            return TokenOwner(Scope(row[0]), row[1]) if row else None
+            return TokenOwner(Scope(row[0]), row[1], row[2]) if row else None
 
     def all(self) -> dict[str, TokenOwner]:
         """Hash of every living token → what it stands for."""

@@ -58,6 +58,8 @@ def _events(batch: Any) -> list[dict[str, Any]]:
             "version": row["schema_version"],
             "tags": jsonable(row["tags"]) or {},
         }
+        if row["flags"]:
+            metadata["flags"] = row["flags"]
         event = {
             "eventId": row["event_id"],
             "sourceId": row["source_id"],

@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.parquet import whole
 from dc_platform.landing.keys import KeyMaker, Keys, Mask, SortedKeys
 
 BYTES_PER_KEY = 20
@@ -107,7 +107,7 @@ class Chunk:
         """The chunk with its rows on disk."""
         path = directory / f"{name}.parquet"
         # All columns of silver: queries put the file and silver's files together.
-        rows = plain_silver(self.table, SILVER_EVENTS.file_schema)
+        rows = whole(self.table, SILVER_EVENTS.file_schema)
         try:
             pq.write_table(rows, path, compression="zstd", compression_level=1, store_schema=False)
         except OSError:
@@ -126,17 +126,5 @@ def merged(chunks: Sequence[Chunk], maker: KeyMaker) -> Chunk:
     tables = [chunk.table for chunk in chunks if chunk.table is not None]
     if any(not table.schema.equals(tables[0].schema) for table in tables):
         # Which columns are dictionaries depends on the format that the rows came in.
-        tables = [plain_silver(table, SILVER_EVENTS.file_schema) for table in tables]
+        tables = [whole(table, SILVER_EVENTS.file_schema) for table in tables]
     return _chunk(pa.concat_tables(tables).unify_dictionaries(), maker)
-
-
-def plain_silver(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with exactly the columns of `schema`; missing ones are null."""
-    size = len(table)
-    arrays: list[Any] = []
-    for field in schema:
-        if field.name in table.column_names:
-            arrays.append(table[field.name].cast(field.type))
-        else:
-            arrays.append(pa.nulls(size, field.type))
-    return pa.table(arrays, schema=schema)

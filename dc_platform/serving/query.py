@@ -1,7 +1,8 @@
 """The query of design 4.2 to SQL. Pure: names become quoted paths, values become parameters.
 
 A field is one of the envelope's names (design 3.2: eventId, sourceId, timestamp, eventType,
-metadata.receivedAt, metadata.processedAt, metadata.version, metadata.tags.NAME) or else a path into
+metadata.receivedAt, metadata.processedAt, metadata.version, metadata.tags.NAME, metadata.flags) or
+else a path into
 the payload: `userId`, `cart.items[0].price`, with or without a leading `payload.`.
 """
 
@@ -33,6 +34,7 @@ _ENVELOPE = {
     "metadata.processedAt": "processed_at",
     "metadata.version": "schema_version",
     "metadata.tags": "tags",
+    "metadata.flags": "flags",
 }
 _TIMES = frozenset({"event_time", "received_at", "processed_at"})
 # DuckDB gives a meaning to quotes, backslashes and stars in the names of a path.
@@ -153,6 +155,8 @@ class Compiled:
         operator, value = condition.operator, condition.value
         if column == "tags" and operator != "exists":
             raise QueryError("filter on metadata.tags: name the tag, as in metadata.tags.region")
+        if column == "flags" and operator not in ("contains", "exists"):
+            raise QueryError("filter on metadata.flags: use contains, or exists")
         if operator == "exists":
             text = column or self._text(condition.field)
             return f"{text} is {'not ' if value is not False else ''}null"
@@ -262,7 +266,7 @@ class Compiled:
 
 EVENT_COLUMNS = (
     "event_id, client_event_id, source_id, event_time, event_type, payload, received_at,"
-    " processed_at, schema_version, tags"
+    " processed_at, schema_version, tags, flags"
 )
 
 

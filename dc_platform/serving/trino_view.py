@@ -19,7 +19,9 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 _COLUMNS = [name for name in SILVER_EVENTS.file_schema.names if name != "tags"]
 
 
-def union_sql(topic_id: str, kafka_table: str, *, lake: str = "lake") -> str:
+def union_sql(
+    topic_id: str, kafka_table: str, *, late_ms: int = 3_600_000, lake: str = "lake"
+) -> str:
     """A SELECT of the union. `kafka_table` is the topic's table with the connector's own columns."""
     names = ", ".join(_COLUMNS)
     silver_names = ", ".join(f"s.{name}" for name in _COLUMNS)
@@ -53,7 +55,10 @@ events AS (
     SELECT *, json_extract_scalar(envelope, '$.sourceId') AS source_id,
         json_extract_scalar(envelope, '$.eventId') AS event_id,
         CAST(json_extract_scalar(envelope, '$.timestamp') AS bigint) AS timestamp_ms,
-        CAST(json_extract_scalar(envelope, '$.metadata.receivedAt') AS bigint) AS received_ms
+        CAST(json_extract_scalar(envelope, '$.metadata.receivedAt') AS bigint) AS received_ms,
+        json_extract_scalar(envelope, '$.metadata.judgedBy') AS judged_by,
+        coalesce(TRY_CAST(json_extract(envelope, '$.metadata.flagged') AS array(varchar)),
+                 CAST(ARRAY[] AS array(varchar))) AS flagged
     FROM parsed
 ),
 scoped AS (
@@ -71,9 +76,13 @@ tail AS (
         {_time("received_ms")} AS received_at,
         CAST(NULL AS timestamp(6) with time zone) AS processed_at,
         substr(line, cut + 11, length(line) - cut - 11) AS payload,
-        coalesce(json_extract_scalar(envelope, '$.metadata.version'), block_version) AS schema_version,
+        coalesce(json_extract_scalar(envelope, '$.metadata.version'),
+                 element_at(split(judged_by, '/'), -1), block_version) AS schema_version,
         dedup_scope, 1e0 AS sample_rate, '{topic_id}' AS topic_id,
-        kafka_partition, kafka_offset, kafka_index,
+        kafka_partition, kafka_offset, kafka_index, judged_by,
+        nullif(IF(received_ms - timestamp_ms > {late_ms}, ARRAY[CAST('late' AS varchar)],
+                  CAST(ARRAY[] AS array(varchar))) || flagged,
+               CAST(ARRAY[] AS array(varchar))) AS flags,
         row_number() OVER (PARTITION BY source_id, event_id
                            ORDER BY kafka_partition, kafka_offset, kafka_index) AS occurrence
     FROM scoped

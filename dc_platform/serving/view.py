@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.lake.table import Snapshot, empty_select, sql_list
-from dc_platform.serving.chunks import Chunk, plain_silver
+from dc_platform.lake.parquet import whole
+from dc_platform.lake.table import Snapshot, empty_select, files_sql, sql_list
+from dc_platform.serving.chunks import Chunk
 
 SCHEMA = SILVER_EVENTS.file_schema
 COLUMNS = ", ".join(SCHEMA.names)
@@ -40,7 +41,7 @@ class View:
         tables = [chunk.table for chunk in self.chunks if chunk.table is not None]
         if not tables:
             return SCHEMA.empty_table()
-        return pa.concat_tables([plain_silver(t, SCHEMA) for t in tables])
+        return pa.concat_tables([whole(t, SCHEMA) for t in tables])
 
     @property
     def tail_rows(self) -> int:
@@ -78,7 +79,8 @@ def _parquet(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> str:
     paths = _pruned(snapshot, from_us, to_us)
     if not paths:
         return empty_select(SCHEMA)
-    return f"select {COLUMNS} from read_parquet({sql_list(paths)}, hive_partitioning = false)"
+    lacking = snapshot.lacking(SILVER_EVENTS)
+    return files_sql(SILVER_EVENTS, paths, lacking, "hive_partitioning = false", columns=COLUMNS)
 
 
 def _pruned(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> list[str]:

@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 
 from dc_platform.broker.records import Record, Records
 from dc_platform.contracts import blocks, identity
-from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, is_json
+from dc_platform.contracts.envelope import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, Passed, is_json
 from dc_platform.contracts.requests import events_of
 from dc_platform.decode.blocks import read_blocks
 from dc_platform.decode.columns import AnySource, plain
 from dc_platform.decode.decoder import Decoder
 from dc_platform.decode.strangers import Line, Policy, read_lines
 from dc_platform_tests.helpers.events import HOUR, NOW, TRAPS, client_ids, events, quote
-from dc_platform_tests.helpers.records import SOURCE, TOPIC_ID, block, gateway_line, rows
+from dc_platform_tests.helpers.records import NEVER, SOURCE, TOPIC_ID, block, gateway_line, rows
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CONNECTION = duckdb.connect(config={"threads": 1})
-DECODER = Decoder(TOPIC_ID, AnySource())
+DECODER = Decoder(TOPIC_ID, AnySource(), Policy(late_ms=NEVER))
 
 
 def in_columns(records: list[Record]) -> tuple[list[dict[str, Any]], list[bool]]:
@@ -63,6 +63,12 @@ def assert_alike(records: list[Record]) -> None:
     assert judged == strict
 
 
+flags = st.sampled_from(("warn:a.b:range", "anomaly:é", "warn:,payload:,:length", "late"))
+passed = st.none() | st.builds(
+    Passed,
+    st.sampled_from(("5f0c2f6e-6b0e-4a9b-8c64-3f1f3a1f6d10/3", "s/12")),
+    st.lists(flags, max_size=3).map(tuple),
+)
 sources = st.sampled_from((SOURCE, "sensor-1", 'a,"payload":{', "é" * 128))
 
 
@@ -74,7 +80,8 @@ def lines(draw: st.DrawFn, *, unknown: bool) -> bytes:
     event = draw(events(source_id=source if named else None, unknown=unknown))
     found = events_of(b'{"events":[' + event + b"]}", "application/json")
     assert isinstance(found, list)
-    return gateway_line(found[0], source_id=source, key=draw(st.none() | st.just("k")))
+    key = draw(st.none() | st.just("k"))
+    return gateway_line(found[0], source_id=source, key=key, judged=draw(passed))
 
 
 @st.composite

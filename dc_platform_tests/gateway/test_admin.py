@@ -52,14 +52,19 @@ def test_a_source_from_its_creation_to_its_end(admin: Admin, sources: Sources) -
     shown = admin.ask("GET", f"/{made['sourceId']}").json()
     assert made["apiKey"] not in str(shown)
     assert shown.pop("createdAt").endswith("+00:00")
+    [bound] = shown["schemas"]
+    assert (bound["version"], bound["fields"]) == ("1", [])
+    assert bound["createdBy"].startswith("token ")
     assert shown == {
         "sourceId": made["sourceId"],
         "name": "shop",
         "type": "SERVER",
         "metadata": {"région": ["é", None]},
-        "schema": {"fields": []},
+        "schema": bound,
+        "schemas": [bound],
         "ingestionRate": 0,
         "status": "ACTIVE",
+        "failure": None,
         "lastSeenAt": None,
     }
     assert [s["sourceId"] for s in admin.ask("GET").json()["sources"]] == [made["sourceId"]]

@@ -10,16 +10,25 @@ import pyarrow as pa
 
 from dc_platform.broker.records import Record
 from dc_platform.contracts import blocks, identity
-from dc_platform.contracts.envelope import Envelope, judge_event
+from dc_platform.contracts.envelope import Envelope, Passed, judge_event
 from dc_platform.contracts.lines import canonical_line
 from dc_platform.contracts.rejects import Reject, encode_rejects
+from dc_platform.contracts.schema_check import Rules
 from dc_platform_tests.helpers.events import HOUR, NOW
 
 TOPIC_ID = "7f6c2f6e-6b0e-4a9b-8c64-3f1f3a1f6d10"
+# For tests that compare readers: lateness is added to what each of them gives.
+NEVER = 1 << 50
 SOURCE = "0b9d7f1e-3a52-4c55-9c0c-6f2f5f0d9a01"
 
 
-def gateway_line(event: bytes, *, source_id: str = SOURCE, key: str | None = None) -> bytes:
+def gateway_line(
+    event: bytes,
+    *,
+    source_id: str = SOURCE,
+    key: str | None = None,
+    judged: Passed | None = None,
+) -> bytes:
     """An accepted event as `gateway.ingest` writes it."""
     verdict = judge_event(event, reference_ms=NOW, future_limit_ms=HOUR, max_bytes=1 << 20)
     assert isinstance(verdict, Envelope), verdict
@@ -36,6 +45,7 @@ def gateway_line(event: bytes, *, source_id: str = SOURCE, key: str | None = Non
         event_id=event_id,
         client_event_id=client_id,
         received_at_ms=NOW,
+        judged=judged,
     )
 
 
@@ -121,10 +131,15 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 class Registered:
-    """Sources with a history: source → (tenant, from, until)."""
+    """Sources with a history: source → (tenant, from, until); `rules` are the same at any time."""
 
-    def __init__(self, history: Mapping[str, tuple[str, int, int | None]]) -> None:
+    def __init__(
+        self,
+        history: Mapping[str, tuple[str, int, int | None]],
+        rules: Mapping[str, Rules] | None = None,
+    ) -> None:
         self.history = dict(history)
+        self.rules = dict(rules or {})
 
     def tenant_of(self, source_id: str, at_ms: int) -> str | None:
         """The tenant of a source that was registered at `at_ms`, else None."""
@@ -133,3 +148,7 @@ class Registered:
             return None
         tenant, begun, ended = found
         return tenant if begun <= at_ms and (ended is None or at_ms < ended) else None
+
+    def rules_of(self, source_id: str, at_ms: int) -> Rules | None:
+        """What is asked of the source's events."""
+        return self.rules.get(source_id)

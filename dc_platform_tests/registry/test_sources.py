@@ -12,6 +12,7 @@ from dc_platform.errors import StoreUnavailableError
 from dc_platform.registry import sources as sources_module
 from dc_platform.registry.database import Database
 from dc_platform.registry.keys import hash_secret
+from dc_platform.registry.models import Base
 from dc_platform.registry.sources import (
     Activity,
     KeyOwner,
@@ -31,7 +32,7 @@ def sources(database: Database) -> Sources:
 
 def everything_stored(database: Database) -> str:
     """Each value of each row of the registry, as text."""
-    tables = ("sources", "api_keys", "tokens", "leases", "registry_version")
+    tables = Base.metadata.tables
     with database.session() as session:
         rows = [tuple(row) for t in tables for row in session.execute(text(f"select * from {t}"))]
     return repr(rows)
@@ -45,12 +46,16 @@ def test_a_new_source_is_complete_and_its_key_is_shown_once(
         SourceType.IOT_DEVICE,
         tenant_id="acme",
         metadata={"site": {"floor": 3}},
-        schema={"fields": []},
+        schema={"fields": [{"name": "a", "type": "NUMBER"}]},
+        by="me",
     )
     assert sources.get(made.source_id) == made
     assert sources.get(made.source_id.upper()) == made
     assert (made.name, made.type, made.tenant_id) == ("Ümläut 🛰", SourceType.IOT_DEVICE, "acme")
-    assert (made.metadata, made.schema) == ({"site": {"floor": 3}}, {"fields": []})
+    assert made.metadata == {"site": {"floor": 3}}
+    [schema] = made.schemas
+    assert (schema["version"], schema["createdBy"]) == ("1", "me")
+    assert [field["name"] for field in schema["fields"]] == ["a"]
     assert (made.status, made.last_seen_ms, made.ingestion_rate) == (SourceStatus.ACTIVE, None, 0)
     assert sources.keys() == {hash_secret(key): KeyOwner(made.source_id, "acme", True)}
     assert sources.owner_of(key) == KeyOwner(made.source_id, "acme", True)
@@ -74,15 +79,17 @@ def test_sources_are_listed_oldest_first(sources: Sources, monkeypatch: pytest.M
 
 
 def test_a_change_touches_what_is_given(sources: Sources) -> None:
-    made, _ = sources.create("before", SERVER, metadata={"a": 1}, schema={"b": 2})
+    made, _ = sources.create("before", SERVER, metadata={"a": 1}, schema={"fields": []})
     changed = sources.change(made.source_id, name="after")
     assert changed == made._replace(name="after")
+    field = {"name": "c", "type": "STRING"}
     changed = sources.change(
-        made.source_id, type_=SourceType.MOBILE_APP, metadata={}, schema={"c": []}
+        made.source_id, type_=SourceType.MOBILE_APP, metadata={}, schema={"fields": [field]}
     )
     assert changed is not None
     assert (changed.name, changed.type) == ("after", SourceType.MOBILE_APP)
-    assert (changed.metadata, changed.schema) == ({}, {"c": []})
+    assert changed.metadata == {}
+    assert [schema["version"] for schema in changed.schemas] == ["2"]
     assert sources.get(made.source_id) == changed
     assert sources.change("no such source", name="x") is None
 
@@ -202,20 +209,20 @@ def test_a_registry_that_is_away_is_a_typed_error_without_the_password(tmp_path:
 
 
 class Clocks:
-    """The registry's clock, and a count of the readings of the history."""
+    """The registry's clock, and a count of the looks at the registry."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ms = 1_000_000
         self.readings = 0
-        history = Sources.history
+        version = Sources.version
         monkeypatch.setattr(sources_module, "now_ms", lambda: self.ms)
         monkeypatch.setattr(sources_module.time, "monotonic", lambda: self.ms / 1000)
 
-        def counted(sources: Sources) -> dict[str, tuple[str, int, int | None]]:
+        def counted(sources: Sources) -> int:
             self.readings += 1
-            return history(sources)
+            return version(sources)
 
-        monkeypatch.setattr(Sources, "history", counted)
+        monkeypatch.setattr(Sources, "version", counted)
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ def test_a_token_is_stored_hashed_and_has_its_scope(database: Database, tokens: 
     query = tokens.create(Scope.QUERY)
     admin = tokens.create(Scope.ADMIN, tenant_id="acme")
     assert query.startswith("dct_")
-    assert tokens.owner_of(query) == TokenOwner(Scope.QUERY, "default")
-    assert tokens.owner_of(admin) == TokenOwner(Scope.ADMIN, "acme")
+    assert tokens.owner_of(query) == TokenOwner(Scope.QUERY, "default", query[:10])
+    assert tokens.owner_of(admin) == TokenOwner(Scope.ADMIN, "acme", admin[:10])
     assert tokens.all().keys() == {hash_secret(query), hash_secret(admin)}
     with database.session() as session:
         stored = repr([tuple(row) for row in session.execute(text("select * from tokens"))])

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.parquet import whole
 from dc_platform.lake.table import Snapshot
 from dc_platform.landing.keys import KeyMaker, Keys
-from dc_platform.serving.chunks import Chunk, merged, plain_silver
+from dc_platform.serving.chunks import Chunk, merged
 from dc_platform.serving.view import SCHEMA, View
 from dc_platform_tests.helpers.events import some_uuid
 from dc_platform_tests.helpers.lake import silver_row
@@ -214,7 +215,7 @@ def test_a_spilled_chunk_keeps_its_identities_and_frees_its_rows(tmp_path: Path)
 
 
 def test_missing_columns_are_null() -> None:
-    table = plain_silver(table_of([("a", some_uuid(1), 0, 1)], dictionaries=True), SCHEMA)
+    table = whole(table_of([("a", some_uuid(1), 0, 1)], dictionaries=True), SCHEMA)
     assert table.schema == SCHEMA
     assert table["processed_at"].null_count == 1
     assert table["source_id"].to_pylist() == ["a"]

@@ -232,7 +232,7 @@ LEGITIMATE = {
         ("default", 8)
     ],
     "select column_name from (describe silver.events) limit 1": [("tenant_id",)],
-    "select count(*) from (summarize events)": [(17,)],
+    "select count(*) from (summarize events)": [(19,)],
     "select try_cast('x' as int), coalesce(null, 2), nullif(1, 1)": [(None, 2, None)],
     "select 170141183460469231731687303715884105727::hugeint = 2::hugeint ^ 1": [(False,)],
     "select interval '1 day' + date '2024-01-01' = timestamp '2024-01-02'": [(True,)],
