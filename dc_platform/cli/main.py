@@ -13,6 +13,7 @@ from dc_platform.cli import (
     demo,
     gold,
     land,
+    reference,
     schemas,
     sources,
     sql,
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (up, demo, sources, schemas, tokens, sql, audit, land, gold, backup, bench, stack):
+for module in (up, demo, sources, schemas, reference, tokens, sql, audit, land, gold, backup, bench, stack):
     module.register(app)
 
 

@@ -19,7 +19,8 @@ import duckdb
 from dc_platform.contracts.tables import TABLES, TableSpec
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
-from dc_platform.serving.guard import Guard, view_name
+from dc_platform.serving.guard import OWN, Guard, view_name
+from dc_platform.serving.own_tables import OwnTables, Shapes, no_shapes
 from dc_platform.serving.rows import Clock, Rows
 from dc_platform.serving.view import View
 from dc_platform.settings import Settings
@@ -56,7 +57,8 @@ class Snapshots:
 class Engine:
     """Runs guarded SQL. Thread-safe."""
 
-    def __init__(self, settings: Settings, lake: Lake) -> None:
+    def __init__(self, settings: Settings, lake: Lake, shapes: Shapes = no_shapes) -> None:
+        self._own = OwnTables(lake, shapes)
         self._timeout = settings.query_timeout_seconds
         self._guard = Guard()
         self._snapshots = Snapshots(lake)
@@ -130,9 +132,13 @@ class Engine:
     ) -> None:
         name = view_name(table)
         where = f"where tenant_id = {_literal(tenant_id)}"
-        if table == "events":
+        if table == "events" or table.startswith("typed."):
             cursor.register("tail", view.tail)
-            body = f"select * from ({view.union_sql()}) {where}"
+        events = f"select * from ({view.union_sql()}) {where}"
+        if table == "events":
+            body = events
+        elif OWN.fullmatch(table):
+            body = self._own.sql(table, tenant_id, events)
         else:
             spec = self._specs[table]
             snapshot = view.silver if table == "silver.events" else self._snapshots.of(spec)

@@ -9,6 +9,8 @@ goes back to SQL with our tables' names in place of `layer.table`.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,8 @@ TABLES = (
     "ops.replays",
     "ops.tombstones",
 )
+# Tables that a tenant has by its own names; the engine knows which there are.
+OWN = re.compile(r"(?:ref|typed)\.[a-z][a-z0-9_]*")
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
 # They tell about the process, its files or its settings, write, wait, or reach past the lists above.
 _FORBIDDEN_FUNCTIONS = frozenset(
@@ -68,6 +72,16 @@ class GuardedSql:
 
     sql: str
     tables: frozenset[str]
+
+
+def is_table(name: str) -> bool:
+    """Whether it is one of our tables, or may be one of the tenant's own."""
+    return name in TABLES or OWN.fullmatch(name) is not None
+
+
+def no_table(name: str, own: Iterable[str] = ()) -> RefusedError:
+    """The refusal of a table that is not there; `own` are the tenant's own that are."""
+    return RefusedError(f"There is no table {name!r}; there are {', '.join([*TABLES, *own])}.")
 
 
 def view_name(table: str) -> str:
@@ -172,8 +186,8 @@ class _Walk:
         if not catalog and not schema and name in ctes:
             return
         full = f"{schema}.{name}" if schema else name
-        if catalog or full not in TABLES:
-            raise RefusedError(f"There is no table {full!r}; there are {', '.join(TABLES)}.")
+        if catalog or not is_table(full):
+            raise no_table(full)
         self.tables.add(full)
         node["alias"] = node["alias"] or node["table_name"]
         node["schema_name"], node["table_name"] = "", view_name(full)
@@ -194,5 +208,5 @@ def _folded(name: Any) -> str:
 def _shorten(node: dict[str, Any]) -> None:
     """`silver.events.source_id` to `events.source_id`: the view has the table's short name."""
     names = node.get("column_names") or []
-    if len(names) > 2 and ".".join(names[:2]).lower() in TABLES:
+    if len(names) > 2 and is_table(".".join(names[:2]).lower()):
         del names[0]

@@ -206,7 +206,7 @@ class Compiled:
             number = float(value)
         except OverflowError:
             number = math.inf if value > 0 else -math.inf
-        rounded = f"{_number(text)} {operator} {self._parameter(number)}"
+        rounded = f"{number_sql(text)} {operator} {self._parameter(number)}"
         if not isinstance(value, int) or not _EXACT <= abs(value) < _HUGE:
             return rounded
         # Ids of 64 bits are integers that a double would confuse.
@@ -217,7 +217,7 @@ class Compiled:
         tag = field.removeprefix("metadata.tags.")
         if tag != field:
             return f"tags[{self._parameter(tag)}]"
-        return f"(payload ->> {self._parameter(_json_path(field))})"
+        return f"(payload ->> {self._parameter(json_path(field))})"
 
     def _aggregates(self, query: Query) -> list[Statement]:
         groups: dict[tuple[str, ...], list[Aggregation]] = {}
@@ -232,9 +232,9 @@ class Compiled:
         columns = []
         for key in keys:
             column = _column(key) or self._text(key)
-            columns.append(f"{column} as {_quoted(key)}")
+            columns.append(f"{column} as {quoted(key)}")
         columns += [
-            f"{self._aggregate(a)} as {_quoted(a.alias or default_name(a))}" for a in members
+            f"{self._aggregate(a)} as {quoted(a.alias or default_name(a))}" for a in members
         ]
         by = f" group by {', '.join(str(i + 1) for i in range(len(keys)))}" if keys else ""
         order = f" order by {len(keys) + 1} desc nulls last" if keys else ""
@@ -258,7 +258,7 @@ class Compiled:
         elif column is not None and function in ("MIN", "MAX"):
             value = column
         else:
-            value = _number(column or self._text(field))
+            value = number_sql(column or self._text(field))
         if function in ("P50", "P95", "P99"):
             return f"quantile_cont({value}, {int(function[1:]) / 100})"
         return f"{function.lower()}({value})"
@@ -282,7 +282,8 @@ def _column(field: str) -> str | None:
     return _ENVELOPE.get(field)
 
 
-def _json_path(field: str) -> str:
+def json_path(field: str) -> str:
+    """DuckDB's JSON path of a payload field; raises QueryError."""
     path = field.removeprefix("payload.")
     if not _PATH.fullmatch(path):
         raise QueryError(
@@ -293,13 +294,14 @@ def _json_path(field: str) -> str:
     return "$" + "".join(s if s.startswith("[") else f'."{s}"' for s in steps)
 
 
-def _number(text: str) -> str:
+def number_sql(text: str) -> str:
     """The number that a text is; null when it is none ("NaN" would spoil every sum)."""
     number = f"try_cast({text} as double)"
     return f"case when isfinite({number}) then {number} end"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name in SQL."""
     if "\0" in name:
         raise QueryError("a name must not have the character NUL")
     return '"' + name.replace('"', '""') + '"'
