@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dc_platform.contracts.fields import json_path, number_sql, quoted
 from dc_platform.contracts.shapes import Shape, TypedField, column_names
 from dc_platform.lake.reference import Reference
 from dc_platform.lake.table import sql_list
-from dc_platform.serving.query import json_path, number_sql, quoted
 from dc_platform.serving.view import COLUMNS, SCHEMA
 
 
