@@ -30,7 +30,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (up, demo, sources, schemas, reference, tokens, sql, audit, land, gold, backup, bench, stack):
+for module in (
+    up,
+    demo,
+    sources,
+    schemas,
+    reference,
+    tokens,
+    sql,
+    audit,
+    land,
+    gold,
+    backup,
+    bench,
+    stack,
+):
     module.register(app)
 
 

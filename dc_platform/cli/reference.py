@@ -75,6 +75,53 @@ def remove(name: str, tenant: Tenant = "default", data_dir: DataDir = None) -> N
     typer.echo(f"ref.{name} is deleted")
 
 
+@group.command()
+def bind(
+    name: str,
+    schema_id: Annotated[str, typer.Argument(help="Schema whose typed view gets the columns.")],
+    field: Annotated[str, typer.Argument(help="Field whose values are the table's keys.")],
+    tenant: Tenant = "default",
+    data_dir: DataDir = None,
+) -> None:
+    """Join ref.NAME to a schema's typed view, where a field of the payload is its key."""
+    if _references(data_dir).get(tenant, name) is None:
+        raise _no_reference(name)
+    _enrich(data_dir, tenant, schema_id, field, name)
+    typer.echo(f"{field} is enriched from ref.{name}")
+
+
+@group.command()
+def unbind(
+    schema_id: str, field: str, tenant: Tenant = "default", data_dir: DataDir = None
+) -> None:
+    """End the join of a field."""
+    _enrich(data_dir, tenant, schema_id, field, None)
+    typer.echo(f"{field} is enriched no longer")
+
+
+def _enrich(
+    data_dir: Path | None, tenant: str, schema_id: str, field: str, name: str | None
+) -> None:
+    from dc_platform.errors import ConfigurationError
+    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.shapes import Shapes
+
+    url = settings_of(data_dir).registry
+    migrate(url)
+    database = Database(url)
+    try:
+        if not Shapes(database, seconds=0).enrich(tenant, schema_id, field, name):
+            raise ConfigurationError(f"there is no schema {schema_id}; see dcp schema list")
+    finally:
+        database.close()
+
+
+def _no_reference(name: str) -> Exception:
+    from dc_platform.errors import ConfigurationError
+
+    return ConfigurationError(f"there is no ref.{name}; `dcp reference list` shows what there is")
+
+
 def _references(data_dir: Path | None) -> References:
     from dc_platform.lake.reference import References
     from dc_platform.lake.store import Lake

@@ -76,6 +76,16 @@ class SchemaBindingRow(Base):
     __table_args__ = (Index("schema_bindings_source", "source_id"),)
 
 
+class EnrichmentRow(Base):
+    """A field of a schema whose values are keys of a reference table."""
+
+    __tablename__ = "enrichments"
+
+    schema_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    field: Mapped[str] = mapped_column(String(512), primary_key=True)
+    reference: Mapped[str] = mapped_column(String(64))
+
+
 class SourceFailureRow(Base):
     """A source that a rule failed, from `from_ms` until somebody enabled it."""
 

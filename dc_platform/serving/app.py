@@ -13,6 +13,7 @@ from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.store import Lake
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.shapes import Shapes
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.serving import refusals, routes
@@ -32,7 +33,8 @@ def create_app(settings: Settings) -> FastAPI:
             lake.ensure(spec)
         tail = Tail(settings, Sources(database))
         app.state.tail = tail
-        app.state.engine = Engine(settings, lake)
+        shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
+        app.state.engine = Engine(settings, lake, shapes.of)
         app.state.lake_uri = lake.uri
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         tail.start()

@@ -20,7 +20,7 @@ from dc_platform.contracts.tables import TABLES, TableSpec
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
 from dc_platform.serving.guard import OWN, Guard, view_name
-from dc_platform.serving.own_tables import OwnTables, Shapes, no_shapes
+from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
 from dc_platform.serving.rows import Clock, Rows
 from dc_platform.serving.view import View
 from dc_platform.settings import Settings
@@ -57,7 +57,7 @@ class Snapshots:
 class Engine:
     """Runs guarded SQL. Thread-safe."""
 
-    def __init__(self, settings: Settings, lake: Lake, shapes: Shapes = no_shapes) -> None:
+    def __init__(self, settings: Settings, lake: Lake, shapes: ShapesOf = no_shapes) -> None:
         self._own = OwnTables(lake, shapes)
         self._timeout = settings.query_timeout_seconds
         self._guard = Guard()

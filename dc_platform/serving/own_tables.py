@@ -13,7 +13,7 @@ from dc_platform.serving.guard import no_table
 from dc_platform.serving.typed import typed_sql
 
 # Tenant → its shapes by name.
-Shapes = Callable[[str], Mapping[str, Shape]]
+ShapesOf = Callable[[str], Mapping[str, Shape]]
 
 
 def no_shapes(_tenant_id: str) -> Mapping[str, Shape]:
@@ -24,7 +24,7 @@ def no_shapes(_tenant_id: str) -> Mapping[str, Shape]:
 class OwnTables:
     """Finds them by name, as they are now."""
 
-    def __init__(self, lake: Lake, shapes: Shapes = no_shapes) -> None:
+    def __init__(self, lake: Lake, shapes: ShapesOf = no_shapes) -> None:
         self._references = References(lake)
         self._shapes = shapes
 
