@@ -192,6 +192,16 @@ class Settings(BaseSettings):
     )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
+    # --- gold ---
+    trino_url: str = Field(
+        "",
+        description="Base URL of the Trino that `dcp gold build --target trino` runs on; empty:"
+        " the stack's.",
+    )
+    gold_trino_schema: str = Field(
+        "gold_trino", description="Schema that dbt writes gold into on Trino."
+    )
+
     # --- Dagster ---
     dagster_keep_days: float = Field(
         3.0,

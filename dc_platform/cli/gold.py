@@ -59,7 +59,7 @@ def build(
     lake, cache = Lake(configured.lake), configured.data_dir / "gold"
     reached = armed(configured.crash_at)
     if target is Target.TRINO:
-        _on_trino(configured, lake, cache, span, as_json=as_json)
+        _on_trino(configured, span, as_json=as_json)
         return
     if span is not None:
         report = rebuild_hours(lake, cache, *span, reached=reached)
@@ -136,6 +136,27 @@ def _hour(text: str, *, whole_day: bool) -> int:
     at = datetime.fromisoformat(text)
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     return int((at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 3600)
+
+
+def _on_trino(configured: Settings, span: tuple[int, int] | None, *, as_json: bool) -> None:
+    from dc_platform.cli.client import stack_info
+    from dc_platform.errors import ConfigurationError
+    from dc_platform.gold.trino import build_on_trino
+    from dc_platform.lake.store import Lake
+
+    url = configured.trino_url or stack_info(configured.data_dir).get("trino")
+    if not url:
+        raise ConfigurationError(
+            "there is no Trino: start it (dcp up --with trino), or DCP_TRINO_URL"
+        )
+    schema = configured.gold_trino_schema
+    cache = configured.data_dir / "gold"
+    outcomes = build_on_trino(Lake(configured.lake), cache, url, schema, span)
+    tests = sum(outcome.kind == "test" for outcome in outcomes)
+    if as_json:
+        print(json.dumps({"schema": schema, "tests": tests}))
+    else:
+        print(f"{len(outcomes) - tests} tables in schema {schema}, {tests} tests hold")
 
 
 def _show(report: Report, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dc_platform.orchestration.gold import CHECK_SPECS
 from dc_platform_tests.e2e.platform import Platform, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -70,6 +71,9 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
         "silver/events",
         "silver/quarantine",
         "silver/quarantine_replay",
+        "gold/events_hourly",
+        "gold/sources_daily",
+        "gold/event_types_top",
         "ops/ledger",
         "ops/lake_files",
         "ops/dagster_storage",
@@ -88,6 +92,7 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
         "reused_event_ids",
         "every_accepted_event_landed",
         "ledger_balances",
+        *(check.name for check in CHECK_SPECS),
     }
 
 
@@ -111,6 +116,21 @@ def test_the_long_run_reports_rows_offsets_plot_and_the_days_it_touched(
     assert all(offset > 0 for offset in offsets.values())
     assert entries["plot"]["mdStr"].startswith("![landing](data:image/png;base64,")
     days = {m["partition"] for m in materializations(platform, SILVER)}
+    assert today() in days
+
+
+def test_what_has_landed_is_in_gold_within_two_minutes(
+    platform: Platform, query_token: str
+) -> None:
+    source_id = send(platform, 30)
+    landed(platform, query_token, source_id, 30)
+    sql = (
+        "select sum(event_count) as n, max(silver_version) as version from gold.events_hourly"
+        f" where source_id = '{source_id}'"
+    )
+    # On a machine that other tests keep busy, twice that.
+    wait_for(lambda: platform.rows(sql, query_token)[0]["n"] == 30, 240, "events in gold")
+    days = {m["partition"] for m in materializations(platform, ["gold", "events_hourly"])}
     assert today() in days
 
 

@@ -178,6 +178,8 @@ LEGITIMATE = {
     "select count(*) from bronze.events": [(10,)],
     "select count(*), min(reason) from silver.quarantine": [(2, "malformed_json")],
     "select count(*) from ops.landing_border": [(2,)],
+    "select sum(event_count), sum(value_sum) from gold.events_hourly": [(None, None)],
+    "select count(*) from gold.sources_daily, gold.event_types_top": [(0,)],
     "select count(*) from ops.ledger semi join ops.acks using (source_id)": [(0,)],
     "select 1": [(1,)],
     "select 1;": [(1,)],
