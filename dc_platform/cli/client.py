@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dc_platform.cli.options import settings_of
 from dc_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from dc_platform.registry.tokens import Scope
+    from dc_platform.settings import Settings
 
 
 def stack_info(data_dir: Path) -> dict[str, Any]:
@@ -22,6 +24,23 @@ def stack_info(data_dir: Path) -> dict[str, Any]:
             f"no stack in {data_dir}: start one with `dcp up --data-dir {data_dir}`"
         ) from None
     return info
+
+
+def stack_settings(data_dir: Path | None) -> Settings:
+    """Those of the stack in the directory when there is one, else of the environment."""
+    configured = settings_of(data_dir)
+    try:
+        info = stack_info(configured.data_dir)
+    except ConfigurationError:
+        if data_dir is not None:
+            raise
+        return configured
+    return settings_of(
+        configured.data_dir,
+        kafka_bootstrap=info["kafka"],
+        topic=info["topic"],
+        lake_uri=info["lake"],
+    )
 
 
 def local_token(data_dir: Path, scope: Scope) -> str:

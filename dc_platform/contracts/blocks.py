@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from dc_platform.contracts.sampling import Rates, rates_header
+
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -22,11 +24,15 @@ SCHEMA_VERSION = "dcp-schema-version"
 BLOCK = "dcp-block"
 COUNTS = "dcp-counts"
 BATCH = "dcp-batch"
+# Rates of sampling (contracts/sampling.py); only where something is left out.
+SAMPLING = "dcp-sampling"
 
 _counts = msgspec.json.Decoder(dict[str, int])
 
 VALID = "valid"
 REJECTED = "rejected"
+# Accepted, and left out of silver by sampling. No header says so: it follows from the rates.
+SAMPLED = "sampled"
 
 DEFAULT_TENANT = "default"
 DEFAULT_SCHEMA_VERSION = "1"
@@ -84,6 +90,7 @@ def block_headers(
     counts: dict[str, int],
     schema_version: str = DEFAULT_SCHEMA_VERSION,
     batch_id: str | None = None,
+    sampling: Rates | None = None,
 ) -> list[tuple[str, bytes]]:
     """The headers of a gateway's block. `counts` is events per source: the ledger's own count."""
     headers = [
@@ -96,4 +103,6 @@ def block_headers(
     ]
     if batch_id:
         headers.append((BATCH, batch_id.encode()))
+    if sampling:
+        headers.append((SAMPLING, rates_header(sampling)))
     return headers

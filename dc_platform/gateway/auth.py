@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from dc_platform.contracts import identity
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.gateway.sampling import Sampler
 from dc_platform.registry.keys import hash_secret
 from dc_platform.registry.sources import KeyOwner, Sources
 
@@ -38,9 +39,12 @@ class AuthError(Exception):
 class KeyRing:
     """All living keys, refreshed when the registry changes."""
 
-    def __init__(self, sources: Sources, *, refresh_seconds: float) -> None:
+    def __init__(
+        self, sources: Sources, *, refresh_seconds: float, sampler: Sampler | None = None
+    ) -> None:
         self._sources = sources
         self._refresh_seconds = refresh_seconds
+        self._sampler = sampler
         self._keys: dict[str, KeyOwner] = {}
         self._version = -1
         self._refreshing = threading.Lock()
@@ -57,11 +61,13 @@ class KeyRing:
             await asyncio.sleep(self._refresh_seconds)
 
     def refresh(self) -> None:
-        """Read all keys anew when anything changed."""
+        """Read all keys, and sampling rules, anew when anything changed."""
         with self._refreshing:
             version = self._sources.version()
             if version != self._version:
                 self._keys = self._sources.keys()
+                if self._sampler is not None:
+                    self._sampler.update(self._sources.sampling())
                 self._version = version
 
     async def owner_of(self, headers: Mapping[str, str]) -> KeyOwner:

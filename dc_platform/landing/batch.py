@@ -61,6 +61,7 @@ class Landed:
     landed: int
     duplicates: int
     rejected: int
+    sampled: int
     silver_version: int
     processed_at: datetime
 
@@ -88,6 +89,20 @@ def is_valid(judged: pa.Table) -> Mask:
         verdict = verdict.cast(pa.string())
     mask: Mask = pc.equal(verdict, blocks.VALID).to_numpy().astype(bool)
     return mask
+
+
+def is_rejected(judged: pa.Table) -> Mask:
+    """Rows with the verdict `rejected`."""
+    mask: Mask = pc.equal(judged["verdict"].cast(pa.string()), blocks.REJECTED).to_numpy()
+    return mask.astype(bool)
+
+
+def by_verdict(judged: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """(accepted, rejected) rows; what sampling left out is in neither."""
+    valid = is_valid(judged)
+    if valid.all():
+        return judged, judged.slice(0, 0)
+    return mask_rows(judged, valid), mask_rows(judged, is_rejected(judged))
 
 
 def rows_for(spec: TableSpec, judged: pa.Table, processed_at: datetime) -> pa.Table:

@@ -43,7 +43,7 @@ from dc_platform.landing.batch import (
     Landed,
     Mask,
     below,
-    is_valid,
+    by_verdict,
     mask_rows,
     quarantine_rows,
     scopes_of,
@@ -197,8 +197,7 @@ class Committer:
         # It hangs on no look-up, and takes longer than one: both at once.
         bronze = self._begin_bronze(batch, processed_at)
         judged = batch.judged
-        valid = is_valid(judged)
-        accepted = mask_rows(judged, valid)
+        accepted, rejected = by_verdict(judged)
         identities = self._ordered(accepted, "event_id")
         fresh = self._fresh(self._events, identities, self._snapshot)
         silver = mask_rows(select_for(SILVER_EVENTS, accepted), identities.mask(fresh))
@@ -206,8 +205,8 @@ class Committer:
         writing = self._files.begin_silver(silver, identities, processed_at)
         self._land_bronze(batch, processed_at, bronze)
         self._reached(Point.AFTER_BRONZE)
-        if not valid.all():
-            self._land_quarantine(batch, mask_rows(judged, ~valid), processed_at)
+        if len(rejected):
+            self._land_quarantine(batch, rejected, processed_at)
             self._reached(Point.AFTER_QUARANTINE)
         landed = self._land_silver(batch, silver, identities, writing.result(), processed_at)
         self._reached(Point.AFTER_SILVER)
@@ -217,7 +216,8 @@ class Committer:
             received=len(judged),
             landed=landed,
             duplicates=len(accepted) - landed,
-            rejected=len(judged) - len(accepted),
+            rejected=len(rejected),
+            sampled=len(judged) - len(accepted) - len(rejected),
             silver_version=self._silver.version,
             processed_at=processed_at,
         )

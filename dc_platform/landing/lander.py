@@ -95,6 +95,7 @@ class Totals:
     landed: int = 0
     duplicates: int = 0
     rejected: int = 0
+    sampled: int = 0
     commits: int = 0
     bytes: int = 0
     silver_version: int = -1
@@ -111,6 +112,7 @@ class Totals:
         self.landed += landed.landed
         self.duplicates += landed.duplicates
         self.rejected += landed.rejected
+        self.sampled += landed.sampled
         self.commits += 1
         self.bytes += batch.bytes
         self.gaps += len(batch.gaps)

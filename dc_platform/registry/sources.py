@@ -14,6 +14,7 @@ from dc_platform.contracts import identity
 from dc_platform.registry.database import Database, now_ms
 from dc_platform.registry.keys import KEY_PREFIX, hash_secret, new_secret
 from dc_platform.registry.models import KeyRow, SourceRow
+from dc_platform.registry.sampling import SamplingRule
 
 # A deletion counts for records from a moment on at which everybody can read of it. Otherwise a
 # record that arrives while it is being written is judged one way now and another way in a backfill.
@@ -46,6 +47,7 @@ class Source(NamedTuple):
     type: SourceType
     metadata: dict[str, Any]
     schema: dict[str, Any] | None
+    sampling: SamplingRule | None
     ingestion_rate: float
     status: SourceStatus
     last_seen_ms: int | None
@@ -82,6 +84,7 @@ class Sources:
         tenant_id: str = "default",
         metadata: Mapping[str, Any] | None = None,
         schema: Mapping[str, Any] | None = None,
+        sampling: SamplingRule | None = None,
     ) -> tuple[Source, str]:
         """A new source and its key, which is shown only now."""
         secret = new_secret(KEY_PREFIX)
@@ -92,6 +95,7 @@ class Sources:
             type=type_.value,
             details=dict(metadata or {}),
             schema=dict(schema) if schema is not None else None,
+            sampling=sampling.stored() if sampling is not None else None,
             created_ms=now_ms(),
         )
         key = KeyRow(
@@ -126,6 +130,7 @@ class Sources:
         type_: SourceType | None = None,
         metadata: Mapping[str, Any] | None = None,
         schema: Mapping[str, Any] | None = None,
+        sampling: SamplingRule | None = None,
         enabled: bool | None = None,
     ) -> Source | None:
         """Change what is given; None when there is no such source."""
@@ -137,6 +142,7 @@ class Sources:
             row.type = type_.value if type_ is not None else row.type
             row.details = dict(metadata) if metadata is not None else row.details
             row.schema = dict(schema) if schema is not None else row.schema
+            row.sampling = sampling.stored() if sampling is not None else row.sampling
             row.enabled = enabled if enabled is not None else row.enabled
             session.flush()
             return _source(row)
@@ -185,6 +191,18 @@ class Sources:
             return {
                 key: KeyOwner(source_id, tenant_id, enabled)
                 for key, source_id, tenant_id, enabled in session.execute(query)
+            }
+
+    def sampling(self) -> dict[str, SamplingRule]:
+        """Source → its rule, of sources that have one."""
+        query = select(SourceRow.source_id, SourceRow.sampling).where(
+            SourceRow.deleted_ms.is_(None)
+        )
+        with self._database.reading() as session:
+            return {
+                source_id: SamplingRule.model_validate(rule)
+                for source_id, rule in session.execute(query)
+                if rule is not None
             }
 
     def owner_of(self, key: str) -> KeyOwner | None:
@@ -259,6 +277,7 @@ def _source(row: SourceRow) -> Source:
         type=SourceType(row.type),
         metadata=row.details,
         schema=row.schema,
+        sampling=None if row.sampling is None else SamplingRule.model_validate(row.sampling),
         ingestion_rate=row.ingestion_rate,
         status=status,
         last_seen_ms=row.last_seen_ms,
