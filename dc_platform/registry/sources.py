@@ -200,9 +200,9 @@ class Sources:
         )
         with self._database.reading() as session:
             return {
-                source_id: SamplingRule.model_validate(rule)
-                for source_id, rule in session.execute(query)
-                if rule is not None
+                row[0]: SamplingRule.model_validate(row[1])
+                for row in session.execute(query)
+                if row[1] is not None
             }
 
     def owner_of(self, key: str) -> KeyOwner | None:
