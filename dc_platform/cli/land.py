@@ -116,6 +116,7 @@ def _figures(totals: Totals) -> dict[str, int]:
         "landed": totals.landed,
         "duplicates": totals.duplicates,
         "rejected": totals.rejected,
+        "sampled": totals.sampled,
         "commits": totals.commits,
         "bytes": totals.bytes,
         "silver_version": totals.silver_version,

@@ -13,6 +13,7 @@ from dc_platform.cli import (
     demo,
     gold,
     land,
+    quarantine,
     reference,
     schemas,
     sources,
@@ -31,19 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    up,
-    demo,
-    sources,
-    schemas,
-    reference,
-    tokens,
-    sql,
-    audit,
-    land,
-    gold,
-    backup,
-    bench,
-    stack,
+    *(up, demo, sources, schemas, reference, tokens, sql, quarantine, audit),
+    *(land, gold, backup, bench, stack),
 ):
     module.register(app)
 

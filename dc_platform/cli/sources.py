@@ -86,6 +86,46 @@ def enable(source_id: str, data_dir: DataDir = None) -> None:
     typer.echo(f"source {source_id} is enabled")
 
 
+@group.command()
+def sample(
+    source_id: str,
+    rate: Annotated[
+        float | None, typer.Option(help="Share of events that is kept; 1 keeps all.")
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Events per second that each gateway keeps; the rate follows from them."),
+    ] = None,
+    floor: Annotated[
+        float | None, typer.Option(help="Least rate with --target; without it 0.001.")
+    ] = None,
+    event_type: Annotated[
+        list[str] | None,
+        typer.Option("--event-type", metavar="TYPE=RATE", help="A rate for one type."),
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Set how the events of a source are sampled (docs/quarantine.md); gateways follow in seconds."""
+    from pydantic import ValidationError
+
+    from dc_platform.errors import ConfigurationError
+    from dc_platform.registry.sampling import SamplingRule
+
+    types = dict(text.rpartition("=")[::2] for text in event_type or ())
+    given = {"rate": rate, "targetEventsPerSecond": target, "floor": floor, "eventTypes": types}
+    try:
+        rule = SamplingRule.model_validate({k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(f"{where} {first['msg']}".strip()) from error
+    with _sources(data_dir) as sources:
+        if sources.change(source_id, sampling=rule) is None:
+            raise ConfigurationError(f"there is no source {source_id}")
+    typer.echo(json.dumps(rule.stored()) if as_json else f"source {source_id}: {rule.stored()}")
+
+
 def _shown(source: Source) -> dict[str, object]:
     return {
         "sourceId": source.source_id,

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from dc_platform.contracts.sampling import Rates, rates_header
+
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -23,6 +25,8 @@ BLOCK = "dcp-block"
 COUNTS = "dcp-counts"
 BATCH = "dcp-batch"
 JUDGED_BY = "dcp-judged-by"
+# Rates of sampling (contracts/sampling.py); only where something is left out.
+SAMPLING = "dcp-sampling"
 
 _counts = msgspec.json.Decoder(dict[str, int])
 
@@ -30,6 +34,8 @@ VALID = "valid"
 REJECTED = "rejected"
 # In bronze alone: the event was deleted, its row only keeps its address.
 DELETED = "deleted"
+# Accepted, and left out of silver by sampling. No header says so: it follows from the rates.
+SAMPLED = "sampled"
 
 DEFAULT_TENANT = "default"
 DEFAULT_SCHEMA_VERSION = "1"
@@ -93,6 +99,7 @@ def block_headers(
     schema_version: str = DEFAULT_SCHEMA_VERSION,
     batch_id: str | None = None,
     judged_by: str | None = None,
+    sampling: Rates | None = None,
 ) -> list[tuple[str, bytes]]:
     """The headers of a gateway's block. `counts` is events per source: the ledger's own count.
     `judged_by` is the schema that rejected all events of the block; an accepted event's line has its
@@ -112,4 +119,6 @@ def block_headers(
         headers.append((BATCH, batch_id.encode()))
     if judged_by:
         headers.append((JUDGED_BY, judged_by.encode()))
+    if sampling:
+        headers.append((SAMPLING, rates_header(sampling)))
     return headers

@@ -33,14 +33,16 @@ COLUMN_DOCS: dict[str, str] = {
     "flags": "What is to be known of an accepted event (docs/schemas.md): late, warn:FIELD:RULE,"
     " anomaly:FIELD; null where nothing is.",
     "dedup_scope": "Epoch hour of the client's timestamp, or 2^30 + bucket when it gave none.",
-    "sample_rate": "Share of events kept when sampling is on; 1.0 otherwise.",
+    "sample_rate": "Share of such events that sampling keeps, so one stands for 1/sample_rate; 1.0"
+    " without sampling.",
     "topic_id": "Id of the Kafka topic (a recreated topic has another).",
     "kafka_partition": "Partition of the record that held the event.",
     "kafka_offset": "Offset of the record that held the event.",
     "kafka_index": "Position of the event within its record, from 0.",
     "kafka_timestamp": "Kafka's append time of the record.",
     "content_type": "Format of the record.",
-    "verdict": "valid or rejected; deleted: the event was deleted, and its row only keeps the address.",
+    "verdict": "valid or rejected; sampled: accepted, and left out by sampling; deleted: the event was"
+    " deleted, and its row only keeps the address.",
     "reason": "Typed reason of a rejection (docs/api.md).",
     "message": "What exactly was wrong.",
     "block_id": "gateway/boot/number of the block; null for a stranger's record.",
@@ -125,6 +127,7 @@ BRONZE_EVENTS = TableSpec(
             ("content_type", pa.string()),
             ("schema_version", pa.string()),
             ("verdict", pa.string()),
+            ("sample_rate", pa.float64()),
             ("reason", pa.string()),
             ("message", pa.string()),
             ("block_id", pa.string()),
@@ -141,7 +144,7 @@ BRONZE_EVENTS = TableSpec(
         ]
     ),
     statistics=("received_at", "event_time", "processed_at", "kafka_partition", "kafka_offset"),
-    added=("judged_by", "flags"),
+    added=("judged_by", "flags", "sample_rate"),
 )
 
 # What stays in bronze of an event that was deleted: where it was, so that nobody misses it. Its source

@@ -7,4 +7,6 @@ to one of four readers by its headers:
     rejects.py    Arrow of rejected events that a gateway wrote
     strangers.py  JSON or NDJSON that anyone wrote: judged event by event, strictly
     arrow.py      Arrow of events that anyone wrote: judged in columns
+
+and lets `sampling.py` say which events of gateways' blocks are left out.
 """

@@ -26,6 +26,7 @@ from dc_platform.decode.flags import with_lateness
 from dc_platform.decode.json_columns import read_json
 from dc_platform.decode.json_texts import Texts, as_texts, pieces, texts_of
 from dc_platform.decode.rejects import read_rejects, undecodable
+from dc_platform.decode.sampling import rates_of, sampled
 from dc_platform.decode.strangers import Line, Policy, read_lines
 
 _ADDRESS = [
@@ -93,6 +94,11 @@ class Decoder:
         )
 
     def _read_blocks(self, records: Records) -> list[pa.Table]:
+        tables = self._judge_blocks(records)
+        rates = rates_of(records)
+        return tables if rates is None else sampled(self._connection, tables, rates)
+
+    def _judge_blocks(self, records: Records) -> list[pa.Table]:
         table, ok, lines = read_blocks(self._connection, records, self._topic_id)
         if ok.all():
             return [table]

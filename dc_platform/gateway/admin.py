@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dc_platform.registry.access import need_scope
 from dc_platform.registry.database import iso_time
+from dc_platform.registry.sampling import SamplingRule
 from dc_platform.registry.sources import Source, Sources, SourceStatus, SourceType
 from dc_platform.registry.tokens import Scope, TokenOwner
 
@@ -37,6 +38,7 @@ class NewSource(BaseModel):
     type: SourceType
     metadata: JsonObject = Field(default_factory=dict)
     schema_: JsonObject | None = Field(default=None, alias="schema")
+    sampling: SamplingRule | None = None
 
 
 class ChangedSource(BaseModel):
@@ -48,6 +50,7 @@ class ChangedSource(BaseModel):
     type: SourceType | None = None
     metadata: JsonObject | None = None
     schema_: JsonObject | None = Field(default=None, alias="schema")
+    sampling: SamplingRule | None = None
     status: SourceStatus | None = None
 
 
@@ -61,6 +64,7 @@ def create_source(body: NewSource, request: Request, admin: Admin) -> dict[str, 
         metadata=body.metadata,
         schema=body.schema_,
         by=by(admin),
+        sampling=body.sampling,
     )
     return {"sourceId": source.source_id, "apiKey": key}
 
@@ -93,6 +97,7 @@ def put_source(
         type_=body.type,
         metadata=body.metadata,
         schema=body.schema_,
+        sampling=body.sampling,
         enabled=None if body.status is None else body.status is SourceStatus.ACTIVE,
         by=by(admin),
     )
@@ -127,6 +132,7 @@ def shown(source: Source) -> dict[str, Any]:
         "metadata": source.metadata,
         "schema": source.schemas[0] if source.schemas else None,
         "schemas": source.schemas,
+        "sampling": source.sampling and source.sampling.stored(),
         "ingestionRate": round(source.ingestion_rate),
         "status": source.status.value,
         "failure": source.failure,

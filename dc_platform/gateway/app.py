@@ -28,6 +28,7 @@ from dc_platform.gateway.ingest import Ingest, IngestLimits, clock_ms
 from dc_platform.gateway.journal import Journal
 from dc_platform.gateway.pressure import Circuit, EventQueue
 from dc_platform.gateway.rules import RuleBook
+from dc_platform.gateway.sampling import Sampler
 from dc_platform.points import armed
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
@@ -47,8 +48,13 @@ def create_app(settings: Settings) -> FastAPI:
         sources = Sources(database)
         reached = armed(settings.crash_at)
         producer = BlockProducer(settings.kafka_bootstrap, settings.topic, reached=reached)
-        rules = RuleBook(sources)
-        keys = KeyRing(sources, refresh_seconds=settings.registry_refresh_seconds, rules=rules)
+        rules, sampler = RuleBook(sources), Sampler()
+        keys = KeyRing(
+            sources,
+            refresh_seconds=settings.registry_refresh_seconds,
+            rules=rules,
+            sampler=sampler,
+        )
         activity = ActivityLog(sources)
         circuit = Circuit(
             failures=settings.breaker_failures,
@@ -75,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
             batch_wait_ms=settings.batch_wait_ms,
             reached=reached,
             acknowledged=acks.saw,
+            sampling=sampler.rates,
         )
         limits = IngestLimits(
             settings.future_limit_ms, settings.max_event_bytes, settings.ack_timeout_seconds

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dc_platform.contracts import identity
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.gateway.rules import RuleBook
+from dc_platform.gateway.sampling import Sampler
 from dc_platform.registry.keys import hash_secret
 from dc_platform.registry.sources import KeyOwner, Sources
 
@@ -40,11 +41,17 @@ class KeyRing:
     """All living keys, refreshed when the registry changes."""
 
     def __init__(
-        self, sources: Sources, *, refresh_seconds: float, rules: RuleBook | None = None
+        self,
+        sources: Sources,
+        *,
+        refresh_seconds: float,
+        rules: RuleBook | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self._sources = sources
         self._rules = rules
         self._refresh_seconds = refresh_seconds
+        self._sampler = sampler
         self._keys: dict[str, KeyOwner] = {}
         self._version = -1
         self._refreshing = threading.Lock()
@@ -61,7 +68,7 @@ class KeyRing:
             await asyncio.sleep(self._refresh_seconds)
 
     def refresh(self) -> None:
-        """Read all keys anew when anything changed, and the rules: before the key of a new source is
+        """Read keys, rules and sampling anew when anything changed: before the key of a new source is
         known its schema is.
         """
         with self._refreshing:
@@ -70,6 +77,8 @@ class KeyRing:
                 if self._rules is not None:
                     self._rules.refresh()
                 self._keys = self._sources.keys()
+                if self._sampler is not None:
+                    self._sampler.update(self._sources.sampling())
                 self._version = version
 
     async def owner_of(self, headers: Mapping[str, str]) -> KeyOwner:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dc_platform.broker.client import partition_of
@@ -18,6 +18,7 @@ from dc_platform.broker.producer import BlockProducer
 from dc_platform.contracts import blocks
 from dc_platform.contracts.acks import Counts, hour_of
 from dc_platform.contracts.blocks import BlockId, block_headers
+from dc_platform.contracts.sampling import Rates
 from dc_platform.points import Point, Reached, unarmed
 
 BLOCK_BYTES = 2**20
@@ -49,10 +50,12 @@ class Batcher:
         batch_events: int,
         batch_wait_ms: int,
         acknowledged: Callable[..., None],
+        sampling: Callable[[Mapping[str, int]], Rates] = lambda counts: {},
         reached: Reached = unarmed,
     ) -> None:
         self._producer = producer
         self._acknowledged = acknowledged
+        self._sampling = sampling
         self._gateway_id = gateway_id
         self._boot_id = boot_id
         self._events = batch_events
@@ -234,14 +237,16 @@ class Batcher:
     ) -> None:
         self._number += 1
         block = BlockId(self._gateway_id, self._boot_id, self._number)
+        by_source = _by_source(counts)
         headers = block_headers(
             block,
             content_type=content_type,
             verdict=verdict,
             tenant=tenant,
-            counts=_by_source(counts),
+            counts=by_source,
             batch_id=batch_id,
             judged_by=judged_by,
+            sampling=self._sampling(by_source) if verdict == blocks.VALID else None,
         )
         self._reached(Point.BEFORE_BLOCK)
         at = await self._producer.send(

@@ -37,7 +37,8 @@ RECORDS = f"""
            case when block_id is not null then kafka_offset end as kafka_offset,
            block_id, tenant_id, source_id, hour, any_value(block_events) as block_events,
            count(*) filter (verdict = 'valid') as valid,
-           count(*) filter (verdict not in ('valid', 'deleted')) as rejected,
+           count(*) filter (verdict = 'rejected') as rejected,
+           count(*) filter (verdict = 'sampled') as sampled,
            count(*) filter (verdict = 'deleted') as deleted
     from bronze {_SETTLED} group by all
 """
@@ -125,7 +126,7 @@ SHORT = f"""
     create temp table short as
     select {_ADDRESS}, block_id, any_value(tenant_id) as tenant_id,
            min(source_id) as source_id, min(hour) as hour,
-           any_value(block_events) - sum(valid + rejected + deleted) as events
+           any_value(block_events) - sum(valid + rejected + sampled + deleted) as events
     from records where block_events is not null and block_id not in (select block_id from acks)
     group by {_ADDRESS}, block_id having events > 0
 """
@@ -176,7 +177,7 @@ LOST_REJECTS = f"""
     create temp table lost_rejects as
     select {_KEY}, kafka_partition, kafka_offset, kafka_index, whose, request_hash, request_index
     from (select *, coalesce(source_id, '') as whose from bronze {_SETTLED}
-          and verdict not in ('valid', 'deleted'))
+          and verdict = 'rejected')
     anti join (select coalesce(source_id, '') as whose, request_hash, request_index
                from quarantine) using (whose, request_hash, request_index)
 """
@@ -219,12 +220,12 @@ _BLOCKS_IN_PART = """
     select a.tenant_id, a.source_id, a.hour, a.topic as topic_id,
            {'block': a.block_id, 'partition': part, 'offset': place, 'index': null::integer,
             'event': null::varchar,
-            'events': a.events - coalesce(valid + rejected + deleted, 0)} as example
+            'events': a.events - coalesce(valid + rejected + sampled + deleted, 0)} as example
     from acked a left join records r on r.block_id = a.block_id and r.topic_id = a.topic
         and r.kafka_partition = a.part and r.kafka_offset = a.place
         and a.tenant_id is not distinct from r.tenant_id
         and a.source_id is not distinct from r.source_id and a.hour = r.hour
-    where a.state = 'landed' and a.events > coalesce(valid + rejected + deleted, 0)
+    where a.state = 'landed' and a.events > coalesce(valid + rejected + sampled + deleted, 0)
 """
 _MISSING_EXAMPLES = f"""
     select {_KEY}, {{'block': block_id, 'partition': kafka_partition, 'offset': kafka_offset,
@@ -251,11 +252,13 @@ LEDGER = f"""
                if(state = 'in flight', events, 0) as in_flight,
                if(state = 'in flight', acked_at, null) as in_flight_since from acked
         union all by name
-        select {_KEY}, valid + rejected + deleted as received from ({_RECORDS_WITHOUT_ACK})
+        select {_KEY}, valid + rejected + sampled + deleted as received from ({
+    _RECORDS_WITHOUT_ACK
+})
         union all by name
         select {_KEY}, events as received from short
         union all by name
-        select {_KEY}, rejected, deleted from records
+        select {_KEY}, rejected, sampled as sampled_out, deleted from records
         union all by name
         select {_KEY}, -1 as duplicates, 1 as deleted from gone
         union all by name
@@ -273,10 +276,12 @@ LEDGER = f"""
                {
     ", ".join(
         f"coalesce(sum({n}), 0)::bigint as {n}"
-        for n in ("received", "landed", "duplicates", "rejected", "deleted", "gap", "in_flight")
+        for n in (
+            *("received", "landed", "duplicates", "rejected", "sampled_out"),
+            *("deleted", "gap", "in_flight"),
+        )
     )
 },
-               0::bigint as sampled_out,
                min(in_flight_since) as in_flight_since
         from parts group by all
     ), named as (

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from dc_platform.contracts.tables import LEDGER
 
-# So long after its hour (of a replay: after its acknowledgement) what was acknowledged may be on its way:
-# freshness is some seconds, and a stack that was down is up again. What takes longer is lost without a
-# trace (a topic's name nobody knows, a partition that Kafka emptied), or landing is so far behind that
-# somebody has to look.
+# So long after its hour (of a replay: after its acknowledgement) what was acknowledged may be on its
+# way: freshness is some seconds, and a stack that was down is up again. What takes longer is lost
+# without a trace (a topic's name nobody knows, a partition that Kafka emptied), or landing is so far
+# behind that somebody has to look.
 IN_FLIGHT = timedelta(hours=1)
 _HOUR = timedelta(hours=1)
 _FIGURES = [f.name for f in LEDGER.columns if pa.types.is_integer(f.type)]

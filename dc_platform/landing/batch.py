@@ -61,6 +61,7 @@ class Landed:
     landed: int
     duplicates: int
     rejected: int
+    sampled: int
     silver_version: int
     processed_at: datetime
     # Deleted before, and sent again.
@@ -104,6 +105,14 @@ def has_verdict(judged: pa.Table, wanted: str) -> Mask:
         verdict = verdict.cast(pa.string())
     mask: Mask = pc.equal(verdict, wanted).to_numpy().astype(bool)
     return mask
+
+
+def by_verdict(judged: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """(accepted, rejected) rows; what was deleted or left out by sampling is in neither."""
+    valid = is_valid(judged)
+    if valid.all():
+        return judged, judged.slice(0, 0)
+    return mask_rows(judged, valid), mask_rows(judged, has_verdict(judged, blocks.REJECTED))
 
 
 def rows_for(spec: TableSpec, judged: pa.Table, processed_at: datetime) -> pa.Table:

@@ -44,8 +44,8 @@ from dc_platform.landing.batch import (
     Mask,
     TableRows,
     below,
+    by_verdict,
     has_verdict,
-    is_valid,
     mask_rows,
     quarantine_rows,
     scopes_of,
@@ -198,8 +198,7 @@ class Committer:
         # It hangs on no look-up, and takes longer than one: both at once.
         bronze = self._begin_bronze(batch, processed_at)
         judged = batch.judged
-        valid = is_valid(judged)
-        accepted = mask_rows(judged, valid)
+        accepted, rejected = by_verdict(judged)
         identities = self._ordered(accepted, "event_id")
         fresh = self._fresh(self._events, identities, self._snapshot)
         silver = mask_rows(select_for(SILVER_EVENTS, accepted), identities.mask(fresh))
@@ -207,22 +206,24 @@ class Committer:
         writing = self._files.begin_silver(silver, identities, processed_at)
         self._land_bronze(batch, processed_at, bronze)
         self._reached(Point.AFTER_BRONZE)
-        rejected = ~valid if valid.all() else has_verdict(judged, blocks.REJECTED)
-        if rejected.any():
-            self._land_quarantine(batch, mask_rows(judged, rejected), processed_at)
+        if len(rejected):
+            self._land_quarantine(batch, rejected, processed_at)
             self._reached(Point.AFTER_QUARANTINE)
         landed = self._land_silver(batch, silver, identities, writing.result(), processed_at)
         self._reached(Point.AFTER_SILVER)
         publish_border(self._border, self._silver, self._info)
         self._reached(Point.BORDER_PUBLISHED)
+        others = len(judged) - len(accepted) - len(rejected)
+        deleted = int(has_verdict(judged, blocks.DELETED).sum()) if others else 0
         return Landed(
             received=len(judged),
             landed=landed,
             duplicates=len(accepted) - landed,
-            rejected=int(rejected.sum()),
+            rejected=len(rejected),
+            sampled=others - deleted,
+            deleted=deleted,
             silver_version=self._silver.version,
             processed_at=processed_at,
-            deleted=len(judged) - len(accepted) - int(rejected.sum()),
         )
 
     def _check_fence(self, batch: Batch) -> None:

@@ -98,6 +98,7 @@ class Totals:
     duplicates: int = 0
     rejected: int = 0
     deleted: int = 0
+    sampled: int = 0
     commits: int = 0
     bytes: int = 0
     silver_version: int = -1
@@ -115,6 +116,7 @@ class Totals:
         self.duplicates += landed.duplicates
         self.rejected += landed.rejected
         self.deleted += landed.deleted
+        self.sampled += landed.sampled
         self.commits += 1
         self.bytes += batch.bytes
         self.gaps += len(batch.gaps)

@@ -25,7 +25,7 @@ from dc_platform.decode.strangers import Line, Policy
 from dc_platform.errors import FatalError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.batch import Batch, Mask, Range, is_valid, mask_rows
+from dc_platform.landing.batch import Batch, Mask, Range, is_rejected, is_valid, mask_rows
 from dc_platform.landing.pieces import bronze_rows
 
 if TYPE_CHECKING:
@@ -94,8 +94,11 @@ def judged_from_bronze(rows: pa.Table) -> pa.Table:
             tables.append(_accepted(mask_rows(rows, mine), topic_id))
             places.append(np.flatnonzero(mine))
     if not valid.all():
-        tables.append(_rejected(mask_rows(rows, ~valid)))
-        places.append(np.flatnonzero(~valid))
+        rejected = is_rejected(rows)
+        tables.append(_rejected(mask_rows(rows, rejected)))
+        # What sampling left out is in bronze, and nowhere else.
+        tables.append(_judged(mask_rows(rows, ~valid & ~rejected), {}))
+        places += [np.flatnonzero(rejected), np.flatnonzero(~valid & ~rejected)]
     if not tables:
         return JUDGED.empty_table()
     if len(tables) == 1:
@@ -178,7 +181,7 @@ def _rejected(rows: pa.Table) -> pa.Table:
         source = source_id or ""  # a record that could not be read names none
         ids.append(identity.quarantine_id(source, request_hash, index))
         scopes.append(identity.BUCKET_BASE + identity.bucket(source, ids[-1]))
-    added = {"quarantine_id": ids, "dedup_scope": scopes, "sample_rate": np.ones(len(rows))}
+    added = {"quarantine_id": ids, "dedup_scope": scopes}
     return _judged(rows, {name: pa.array(v, JUDGED.field(name).type) for name, v in added.items()})
 
 

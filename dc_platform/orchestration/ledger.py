@@ -44,7 +44,9 @@ _EXAMPLES = 20
 _SHOWN_HOURS = 24
 # After it acknowledgements that were not read are tried once more: a broker that restarts is no news.
 _AGAIN_SECONDS = 15.0
-_COLUMNS = ("received", "landed", "duplicates", "rejected", "gap", "in_flight", "missing")
+_COLUMNS = (
+    *("received", "landed", "duplicates", "rejected", "sampled_out", "gap", "in_flight", "missing"),
+)
 
 
 class Kept(NamedTuple):

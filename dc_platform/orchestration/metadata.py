@@ -39,6 +39,7 @@ def landing_metadata(
         "landed": totals.landed,
         "duplicates": totals.duplicates,
         "rejected": totals.rejected,
+        "sampled out": totals.sampled,
         "commits": totals.commits,
         "bytes": totals.bytes,
         "rows per second": round(totals.received / seconds, 1) if seconds else 0.0,

@@ -22,6 +22,7 @@ class SourceRow(Base):
     name: Mapped[str] = mapped_column(String(256))
     type: Mapped[str] = mapped_column(String(32))
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, default=dict)
+    sampling: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
     enabled: Mapped[bool] = mapped_column(default=True)
     last_seen_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
     ingestion_rate: Mapped[float] = mapped_column(Float, default=0.0)

@@ -16,6 +16,7 @@ from dc_platform.registry.database import Database, now_ms
 from dc_platform.registry.keys import KEY_PREFIX, hash_secret, new_secret
 from dc_platform.registry.models import KeyRow, SourceFailureRow, SourceRow
 from dc_platform.registry.rules import Checkers, RuleHistory, read_rules
+from dc_platform.registry.sampling import SamplingRule
 from dc_platform.registry.schema_rows import SETTLE_MS
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Source(NamedTuple):
     metadata: dict[str, Any]
     schemas: list[dict[str, Any]]
     failure: str | None
+    sampling: SamplingRule | None
     ingestion_rate: float
     status: SourceStatus
     last_seen_ms: int | None
@@ -96,6 +98,7 @@ class Sources:
         tenant_id: str = "default",
         metadata: Mapping[str, Any] | None = None,
         schema: Mapping[str, Any] | None = None,
+        sampling: SamplingRule | None = None,
         by: str = "",
     ) -> tuple[Source, str]:
         """A new source and its key, which is shown only now; `schema` as `bindings.bind_in` has it.
@@ -109,6 +112,7 @@ class Sources:
             name=name,
             type=type_.value,
             details=dict(metadata or {}),
+            sampling=sampling.stored() if sampling is not None else None,
             created_ms=now_ms(),
         )
         key = KeyRow(
@@ -147,6 +151,7 @@ class Sources:
         type_: SourceType | None = None,
         metadata: Mapping[str, Any] | None = None,
         schema: Mapping[str, Any] | None = None,
+        sampling: SamplingRule | None = None,
         enabled: bool | None = None,
         by: str = "",
     ) -> Source | None:
@@ -160,6 +165,7 @@ class Sources:
             row.name = name if name is not None else row.name
             row.type = type_.value if type_ is not None else row.type
             row.details = dict(metadata) if metadata is not None else row.details
+            row.sampling = sampling.stored() if sampling is not None else row.sampling
             row.enabled = enabled if enabled is not None else row.enabled
             if schema is not None:
                 bind_in(session, row, schema, by=by)
@@ -232,6 +238,18 @@ class Sources:
             return {
                 key: KeyOwner(source_id, tenant_id, enabled)
                 for key, source_id, tenant_id, enabled in session.execute(query)
+            }
+
+    def sampling(self) -> dict[str, SamplingRule]:
+        """Source → its rule, of sources that have one."""
+        query = select(SourceRow.source_id, SourceRow.sampling).where(
+            SourceRow.deleted_ms.is_(None)
+        )
+        with self._database.reading() as session:
+            return {
+                row[0]: SamplingRule.model_validate(row[1])
+                for row in session.execute(query)
+                if row[1] is not None
             }
 
     def owner_of(self, key: str) -> KeyOwner | None:
@@ -347,6 +365,7 @@ def _source(row: SourceRow, schemas: list[dict[str, Any]], failure: str | None) 
         metadata=row.details,
         schemas=schemas,
         failure=failure,
+        sampling=None if row.sampling is None else SamplingRule.model_validate(row.sampling),
         ingestion_rate=row.ingestion_rate,
         status=status,
         last_seen_ms=row.last_seen_ms,

@@ -14,5 +14,7 @@ values.py     Arrow's values as JSON has them
 streams.py    an answer that is streamed: its end, its errors, readers that leave
 refusals.py   errors to statuses, and the sentence that says what is wrong with a body
 health.py     GET /api/v1/monitoring/health (design 4.4)
-routes.py, app.py   HTTP and wiring
+quarantine.py what was rejected: counts, examples, bytes, replays
+pages.py      pages for people, and the login to them
+routes.py, quarantine_routes.py, app.py   HTTP and wiring
 """

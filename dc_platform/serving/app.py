@@ -16,7 +16,7 @@ from dc_platform.registry.database import Database
 from dc_platform.registry.shapes import Shapes
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
-from dc_platform.serving import refusals, routes
+from dc_platform.serving import pages, quarantine_routes, refusals, routes
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
@@ -31,8 +31,10 @@ def create_app(settings: Settings) -> FastAPI:
         lake = Lake(settings.lake)
         for spec in TABLES:
             lake.ensure(spec)
-        tail = Tail(settings, Sources(database))
+        sources = Sources(database)
+        tail = Tail(settings, sources)
         app.state.tail = tail
+        app.state.sources = sources
         shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
         app.state.engine = Engine(settings, lake, shapes.of)
         app.state.lake_uri = lake.uri
@@ -52,6 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(routes.router)
+    app.include_router(quarantine_routes.router)
+    app.include_router(pages.router)
     refusals.install(app)
 
     @app.get("/healthz")

@@ -4,7 +4,8 @@ Both branches take the same border (`ops.landing_border`, one row per partition,
 event is in one of them whatever is committed meanwhile. The tail keeps NDJSON blocks that a gateway
 marked valid, and of these what is neither a duplicate within the tail nor of silver, nor was deleted:
 the look-ups in silver and in `ops.tombstones` are by identity within the event's scope, as landing's.
-Records of other producers appear when they have landed. Stock connectors, plain SQL.
+What sampling leaves out is left out here, too. Records of other producers appear when they have landed.
+Stock connectors, plain SQL.
 
 Measured on Trino 476: a view is analysed from top to bottom and each table is pinned to the version
 it had when it was first named, so the border has to be named before silver. A query that names
@@ -13,7 +14,8 @@ it had when it was first named, so the border has to be named before silver. A q
 
 from __future__ import annotations
 
-from dc_platform.contracts import identity
+from dc_platform.contracts import blocks, identity
+from dc_platform.contracts.sampling import OTHERS, SCALE
 from dc_platform.contracts.tables import SILVER_EVENTS
 
 _COLUMNS = [name for name in SILVER_EVENTS.file_schema.names if name != "tags"]
@@ -40,7 +42,9 @@ lines AS (
         CAST(l.position AS integer) - 1 AS kafka_index, l.line,
         strpos(l.line, ',"payload":') AS cut,
         {_header("dcp-tenant", "default")} AS tenant_id,
-        {_header("dcp-schema-version", "1")} AS block_version
+        {_header("dcp-schema-version", "1")} AS block_version,
+        TRY(CAST(json_parse({_header(blocks.SAMPLING, "{}")})
+            AS map(varchar, map(varchar, double)))) AS rates
     FROM {kafka_table} k
     LEFT JOIN border b ON b.kafka_partition = k._partition_id
     CROSS JOIN UNNEST(split(k._message, chr(10))) WITH ORDINALITY AS l (line, position)
@@ -61,12 +65,22 @@ events AS (
                  CAST(ARRAY[] AS array(varchar))) AS flagged
     FROM parsed
 ),
+rated AS (
+    SELECT *, coalesce(element_at(element_at(rates, source_id),
+                                  json_extract_scalar(envelope, '$.eventType')),
+                       element_at(element_at(rates, source_id), '{OTHERS}'), 1e0) AS rate
+    FROM events
+),
+kept AS (
+    SELECT * FROM rated
+    WHERE from_base(substr(to_hex(md5(to_utf8(event_id))), 1, 8), 16) < rate * {SCALE}e0
+),
 scoped AS (
     SELECT *, CAST(CASE WHEN timestamp_ms IS NULL
         THEN {identity.BUCKET_BASE}
             + from_base(substr(to_hex(md5(to_utf8(source_id || event_id))), 1, 2), 16)
         ELSE floor(timestamp_ms / {identity.HOUR_MS}e0) END AS integer) AS dedup_scope
-    FROM events
+    FROM kept
 ),
 tail AS (
     SELECT tenant_id, source_id, event_id,
@@ -78,7 +92,7 @@ tail AS (
         substr(line, cut + 11, length(line) - cut - 11) AS payload,
         coalesce(json_extract_scalar(envelope, '$.metadata.version'),
                  element_at(split(judged_by, '/'), -1), block_version) AS schema_version,
-        dedup_scope, 1e0 AS sample_rate, '{topic_id}' AS topic_id,
+        dedup_scope, rate AS sample_rate, '{topic_id}' AS topic_id,
         kafka_partition, kafka_offset, kafka_index, judged_by,
         nullif(IF(received_ms - timestamp_ms > {late_ms}, ARRAY[CAST('late' AS varchar)],
                   CAST(ARRAY[] AS array(varchar))) || flagged,

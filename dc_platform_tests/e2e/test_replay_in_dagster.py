@@ -1,4 +1,4 @@
-"""A replay as people start it: a backfill of `silver/quarantine_replay`, page, API and verb beside it."""
+"""A replay as people start it: a backfill of `silver/quarantine_replay`, and the verb."""
 
 from __future__ import annotations
 
@@ -90,8 +90,15 @@ def test_a_backfill_of_two_days_repairs_what_it_selects_and_twice_adds_nothing(
     )
     once = [{"n": EVENTS, "ids": EVENTS, "type": "repaired"}]
     wait_for(lambda: platform.rows(sql, query_token) == once, 90, "the repaired events")
-    again = backfill(platform, days[1:], config)
-    assert [(r["open rows"], r["replayed"]) for r in again] == [(0, 0)]
+    selected = ("--source", broken.source_id, "--patch", config["patch"], "--json")
+    again = json.loads(platform.dcp("quarantine", "replay", *selected))
+    assert (again["rows"], again["replayed"], again["rejected"]) == (0, 0, 0)
+    listed = json.loads(platform.dcp("quarantine", "list", "--source", broken.source_id, "--json"))
+    assert (listed["count"], listed["replayed"], listed["open"]) == (EVENTS, EVENTS, 0)
+    one = listed["examples"][0]
+    shown = platform.dcp("quarantine", "show", one["quarantineId"])
+    assert "replay     event 0 replayed" in shown
+    assert platform.dcp("quarantine", "show", one["quarantineId"], "--raw") == one["excerpt"]
     landed = sql.replace("from events", "from silver.events")
     wait_for(lambda: platform.rows(landed, query_token) == once, 90, "them in silver")
     replays = (

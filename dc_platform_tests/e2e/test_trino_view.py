@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.sampling import SamplingRule
 from dc_platform.registry.sources import Sources, SourceType
 from dc_platform.registry.tokens import Scope, Tokens
 from dc_platform.settings import Settings
@@ -103,7 +104,7 @@ def send(scene: Scene, events: list[dict[str, Any]]) -> None:
 
 _ROW = (
     "tenant_id, source_id, event_id, client_event_id, event_type, payload, schema_version,"
-    " dedup_scope, topic_id, kafka_partition, kafka_offset, kafka_index"
+    " dedup_scope, sample_rate, topic_id, kafka_partition, kafka_offset, kafka_index"
 )
 
 
@@ -146,6 +147,22 @@ def test_trino_sees_each_event_once_at_rest_and_in_motion(scene: Scene) -> None:
     land(scene.environment)
     wait_until_seen(scene, len(in_duckdb(scene)))
     assert in_trino(scene) == in_duckdb(scene)
+    sampled(scene)
+    assert in_trino(scene) == in_duckdb(scene)
+    land(scene.environment)
+    assert in_trino(scene) == in_duckdb(scene)
+
+
+def sampled(scene: Scene) -> None:
+    """From now on half of the events are left out, by both engines and by landing."""
+    source_id = in_duckdb(scene)[0][1]
+    database = Database(Settings(data_dir=Path(scene.environment["DCP_DATA_DIR"])).registry)
+    Sources(database).change(source_id, sampling=SamplingRule(rate=0.5))
+    deadline = time.monotonic() + 60
+    while not any(0.5 in row for row in in_duckdb(scene)):
+        assert time.monotonic() < deadline
+        send(scene, events_of([str(uuid.uuid4()) for _ in range(20)], timed=True))
+    database.close()
 
 
 def in_every_format(scene: Scene) -> None:
