@@ -225,6 +225,21 @@ class Deletions:
         )
 
 
+def recorded(lake: Lake, deletion_id: str | None = None) -> list[dict[str, Any]]:
+    """What `ops.deletions` says of one deletion, or of all, the newest first."""
+    if not lake.exists(DELETIONS):
+        return []
+    rows = [
+        row
+        for path in LakeTable(lake, DELETIONS).snapshot().paths
+        for piece in read_batches(path, DELETIONS.columns.names)
+        for row in piece.to_pylist()
+        if deletion_id is None or row["deletion_id"] == deletion_id
+    ]
+    rows.sort(key=lambda row: row["requested_at"], reverse=True)
+    return rows
+
+
 def _said(lake: Lake, spec: TableSpec, deletion_id: str) -> dict[str, int]:
     """What the commits of a deletion say that they took, as far as the log has them."""
     found = [

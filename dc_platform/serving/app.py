@@ -13,9 +13,11 @@ from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.store import Lake
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.retention import Retention
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
-from dc_platform.serving import refusals, routes
+from dc_platform.retention.run import RetentionRun
+from dc_platform.serving import admin, refusals, routes
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
@@ -35,6 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.engine = Engine(settings, lake)
         app.state.lake_uri = lake.uri
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
+        app.state.retention = Retention(database)
+        app.state.retention_run = RetentionRun(settings, app.state.retention)
         tail.start()
         try:
             yield
@@ -50,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(routes.router)
+    app.include_router(admin.router)
     refusals.install(app)
 
     @app.get("/healthz")

@@ -54,7 +54,7 @@ def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
         Point.MERGED_COMMITTED: _merge,
     }
     for point in Point:
-        if point.part == "deletion":
+        if point.part in ("deletion", "tiers"):
             # What is deleted is not what was acknowledged: retention/test_killed.py.
             continue
         way = special.get(point) or ways.get(point.part, _land)
