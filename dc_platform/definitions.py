@@ -22,6 +22,12 @@ from dc_platform.orchestration.maintenance import (
 from dc_platform.orchestration.priority import yielding_executor
 from dc_platform.orchestration.replay import quarantine_replay
 from dc_platform.orchestration.sensor import landing_sensor
+from dc_platform.orchestration.tiers import (
+    deletion_sensor,
+    retention,
+    retention_job,
+    retention_schedule,
+)
 
 defs = dg.Definitions(
     assets=[
@@ -34,10 +40,11 @@ defs = dg.Definitions(
         ops_ledger,
         lake_files,
         dagster_storage,
+        retention,
     ],
     asset_checks=CHECKS,
-    jobs=[landing_job, gold_job, checks_job, maintenance_job],
-    schedules=[checks_schedule, maintenance_schedule],
-    sensors=[landing_sensor, gold_sensor],
+    jobs=[landing_job, gold_job, checks_job, maintenance_job, retention_job],
+    schedules=[checks_schedule, maintenance_schedule, retention_schedule],
+    sensors=[landing_sensor, gold_sensor, deletion_sensor],
     executor=yielding_executor,
 )

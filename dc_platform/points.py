@@ -80,6 +80,10 @@ class Point(StrEnum):
     BACKFILL_WRITTEN = "backfill written", "backfill", "the day's files are written, not committed"
     BACKFILL_COMMITTED = "backfill committed", "backfill", "the day's files replaced the old ones"
 
+    # --- old files ---
+    TIER_WRITTEN = "tier written", "tiers", "old files are written anew, their commit is next"
+    TIER_COMMITTED = "tier committed", "tiers", "the files of the tier replaced the old ones"
+
     # --- a deletion ---
     TOMBSTONES_WRITTEN = "tombstones written", "deletion", "what could return has tombstones"
     ERASED_WRITTEN = "erased written", "deletion", "files without the rows are written"

@@ -178,6 +178,28 @@ class Settings(BaseSettings):
     backup_keep: int = Field(
         7, ge=1, description="Newest backups that stay when the job backup has made another."
     )
+    # --- tiers and retention ---
+    tier_hot_days: float = Field(
+        7.0, gt=0, description="Age of an event at which its files become warm (design 6.3)."
+    )
+    tier_warm_days: float = Field(
+        90.0,
+        gt=0,
+        description="Age at which they become cold (design 6.3), for event types without a retention"
+        " policy; a policy's archiveAfterDays says it for its own.",
+    )
+    tier_warm_level: int = Field(9, ge=1, le=22, description="ZSTD level of warm files.")
+    tier_cold_level: int = Field(
+        15,
+        ge=1,
+        le=22,
+        description="ZSTD level of cold files. 19 takes 9 % less room and seven times as long.",
+    )
+    tier_hot_price: float = Field(
+        0.10, ge=0, description="Dollars per GB and month of hot files, for dry runs (design 6.3)."
+    )
+    tier_warm_price: float = Field(0.02, ge=0, description="The same of warm files.")
+    tier_cold_price: float = Field(0.004, ge=0, description="The same of cold files.")
 
     # --- serving ---
     tail_memory_mb: int = Field(

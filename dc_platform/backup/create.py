@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dc_platform.backup.store import Backups, Kept, Manifest, TableCopy, copy, sha256_of
-from dc_platform.contracts.tables import LANDING_BORDER, LEDGER, SILVER_EVENTS, TABLES, TableSpec
+from dc_platform.contracts.ops_tables import LANDING_BORDER, LEDGER
+from dc_platform.contracts.tables import SILVER_EVENTS, TABLES, TableSpec
 from dc_platform.errors import CommitConflictError, ConfigurationError, StoreUnavailableError
 from dc_platform.lake.log_entries import log_files
 from dc_platform.lake.moment import Moment, moment

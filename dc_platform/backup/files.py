@@ -20,6 +20,7 @@ from dc_platform.errors import ConfigurationError
 from dc_platform.lake.origins import FOLDER
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.scratch import scratch
+from dc_platform.lake.sql import file_sql
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, sql_list, table_sql
 from dc_platform.landing.backfill_rows import Connection, write_files
@@ -94,7 +95,7 @@ def _same(spec: TableSpec) -> str:
 
 
 def _without_deleted(spec: TableSpec, path: str) -> str:
-    rows = f"read_parquet('{path}', hive_partitioning = false) r"
+    rows = f"({file_sql(spec, path)}) r"
     if spec is not BRONZE_EVENTS:
         return f"(select r.* from {rows} anti join deleted d on {_same(spec)})"
     columns = ", ".join(

@@ -23,6 +23,7 @@ from dc_platform.errors import CommitConflictError
 from dc_platform.lake.moment import Moment, data_files
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.scratch import scratch
+from dc_platform.lake.sql import file_sql
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, sql_list
 from dc_platform.landing.backfill_rows import Connection, write_files
@@ -108,7 +109,7 @@ def _parted(
     rest: list[DataFile] = []
     for file in others:
         rows = (
-            f"read_parquet('{root}/{file.path}', hive_partitioning = false)"
+            f"({file_sql(spec, f'{root}/{file.path}')})"
             " left join offsets using (topic_id, kafka_partition)"
         )
         counted = connection.execute(

@@ -25,7 +25,8 @@ from datetime import date
 from typing import NamedTuple
 
 from dc_platform.backup.files import taken_in
-from dc_platform.contracts.tables import BRONZE_EVENTS, LANDING_BORDER, SILVER_EVENTS
+from dc_platform.contracts.ops_tables import LANDING_BORDER
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.border import lands_now, write_border
 from dc_platform.lake.moment import Moment

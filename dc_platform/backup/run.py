@@ -12,12 +12,7 @@ from dc_platform.backup.mend import Mended, mend
 from dc_platform.backup.quiet import landing_stopped
 from dc_platform.backup.restore import Restored, restore_silver
 from dc_platform.backup.store import Backups, Manifest
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TableSpec,
-)
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.errors import ConfigurationError
 from dc_platform.lake.log_entries import committed_at, version_at
 from dc_platform.lake.moment import Moment, moment

@@ -15,6 +15,7 @@ from dc_platform.cli import (
     land,
     quarantine,
     reference,
+    retention,
     schemas,
     sources,
     sql,
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 for module in (
     *(up, demo, sources, schemas, reference, tokens, sql, quarantine, audit),
-    *(land, gold, backup, bench, stack),
+    *(retention, land, gold, backup, bench, stack),
 ):
     module.register(app)
 

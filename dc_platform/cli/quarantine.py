@@ -129,7 +129,7 @@ def replay(
     data_dir: DataDir = None,
 ) -> None:
     """Judge open rows again and send what passes now; landing lands it. Twice adds nothing."""
-    from dc_platform.cli.client import stack_settings
+    from dc_platform.cli.client import stack_or_environment
     from dc_platform.contracts.merge_patch import read_patch
     from dc_platform.lake.replays import Selection
     from dc_platform.landing.replay import Replay
@@ -142,7 +142,7 @@ def replay(
         dry_run,
     )
     between = (first and first.date(), last and last.date())
-    done = _replay(stack_settings(data_dir), asked, between)
+    done = _replay(stack_or_environment(data_dir), asked, between)
     if as_json:
         print(json.dumps(_figures(done)))
         return

@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+# Columns that say where in Kafka an event is.
+ADDRESS = [
+    ("topic_id", pa.string()),
+    ("kafka_partition", pa.int32()),
+    ("kafka_offset", pa.int64()),
+    ("kafka_index", pa.int32()),
+]
 
 
 @dataclass(frozen=True)

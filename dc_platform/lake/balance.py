@@ -23,16 +23,8 @@ import duckdb
 import pyarrow as pa
 
 from dc_platform.contracts import identity
-from dc_platform.contracts.tables import (
-    ACKS,
-    BRONZE_EVENTS,
-    GAPS,
-    LANDING_BORDER,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TOMBSTONES,
-    TableSpec,
-)
+from dc_platform.contracts.ops_tables import ACKS, GAPS, LANDING_BORDER, TOMBSTONES
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.lake import balance_sql as sql
 from dc_platform.lake.scratch import in_little, scratch
 from dc_platform.lake.store import Lake

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.contracts.tables import LANDING_BORDER
+from dc_platform.contracts.ops_tables import LANDING_BORDER
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.parquet import read_batches, write_file
 from dc_platform.lake.table import LakeTable

@@ -13,12 +13,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    LANDING_BORDER,
-    SILVER_EVENTS,
-    TOMBSTONES,
-)
+from dc_platform.contracts.ops_tables import LANDING_BORDER, TOMBSTONES
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake.scratch import LITTLE, in_little, scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, table_sql

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from dc_platform.contracts.tables import GAPS
+from dc_platform.contracts.ops_tables import GAPS
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.parquet import read_batches, write_file
 from dc_platform.lake.store import Lake

@@ -21,14 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.contracts.tables import (
-    ACKS,
-    BRONZE_EVENTS,
-    LEDGER,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TableSpec,
-)
+from dc_platform.contracts.ops_tables import ACKS, LEDGER
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.balance import HOUR_US, Pinned, balance, hour_sql, pin
 from dc_platform.lake.ledger_inputs import Inputs, Span, forget_others, keep, news, recall, spans

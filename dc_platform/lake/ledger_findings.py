@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dc_platform.contracts.tables import LEDGER
+from dc_platform.contracts.ops_tables import LEDGER
 
 # So long after its hour (of a replay: after its acknowledgement) what was acknowledged may be on its
 # way: freshness is some seconds, and a stack that was down is up again. What takes longer is lost

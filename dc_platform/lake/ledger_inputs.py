@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dc_platform.contracts.tables import LEDGER, TableSpec
+from dc_platform.contracts.ops_tables import LEDGER
+from dc_platform.contracts.tables import TableSpec
 from dc_platform.lake.balance import HOUR_US
 from dc_platform.lake.origins import origin_of
 from dc_platform.lake.store import Lake

@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dc_platform.contracts.tables import REPLAYS, SILVER_EVENTS, SILVER_QUARANTINE
+from dc_platform.contracts.ops_tables import REPLAYS
+from dc_platform.contracts.tables import SILVER_EVENTS, SILVER_QUARANTINE
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.scratch import MUCH, scratch
 from dc_platform.lake.store import Lake

@@ -38,7 +38,7 @@ from dc_platform.lake.store import Lake
 log = logging.getLogger(__name__)
 
 # Of DuckDB's sort; what the writer holds comes on top of it: one row group, of this size at most.
-_SORT_MEMORY_MB = 384
+SORT_MEMORY_MB = 384
 # DuckDB sorts vectors of 2,048 rows: of rows of 8 KB it can, of 16 KB it is out of these 384 MB.
 _SORT_ROWS = 2048 * 48
 _GROUP_BYTES = 64 * 2**20
@@ -51,6 +51,9 @@ _ORDER = {SILVER_EVENTS.name: f"date_trunc('hour', event_time), source_id, event
 # are not too large for it. They are done with.
 SORTED = "hour-"
 MERGED = "tier-"
+# Those of the warm and cold tiers (`retention/tiers.py`): compaction leaves them alone.
+WARM = "warm-"
+COLD = "cold-"
 
 
 class UnreadableError(StoreUnavailableError):
@@ -141,14 +144,14 @@ def _sorted(
 ) -> DataFile | None:
     """The rows in order; None where DuckDB cannot sort them."""
     root = lake.uri_of(spec)
-    largest, lacking = _look_at(root, paths, spec)
-    if largest * _SORT_ROWS > _SORT_MEMORY_MB * 2**20:
+    largest, lacking = look_at(root, paths, spec)
+    if not can_sort(largest):
         return None
-    memory = f"{_SORT_MEMORY_MB}MiB"
+    memory = f"{SORT_MEMORY_MB}MiB"
     try:
         with scratch(memory=memory, threads=1) as connection, cancelled.of(connection):
             full = [f"{root}/{path}" for path in paths]
-            rows = _in_order(connection, full, lacking, spec, _batch_rows(largest))
+            rows = _in_order(connection, full, lacking, spec, batch_rows(largest))
             return write_rows(lake, spec, path, day, cancelled.heed(rows))
     except duckdb.OutOfMemoryException as error:
         # A few large rows together among many small ones.
@@ -166,7 +169,7 @@ def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[
     for path in paths:
         with _reading(root, path) as file:
             for group in range(file.num_row_groups):
-                rows = _batch_rows(_row_bytes(file, group))
+                rows = batch_rows(_row_bytes(file, group))
                 # Columns that the file lacks are not missed here.
                 for batch in file.iter_batches(
                     rows, row_groups=[group], columns=names, use_threads=False
@@ -174,7 +177,7 @@ def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[
                     yield whole(pa.Table.from_batches([batch]), spec.file_schema)
 
 
-def _look_at(root: str, paths: Sequence[str], spec: TableSpec) -> tuple[int, list[str]]:
+def look_at(root: str, paths: Sequence[str], spec: TableSpec) -> tuple[int, list[str]]:
     """(bytes of a row in the row group whose rows are the largest, absolute paths of the files that
     lack a column).
     """
@@ -186,6 +189,11 @@ def _look_at(root: str, paths: Sequence[str], spec: TableSpec) -> tuple[int, lis
             if not set(spec.added) <= set(file.schema_arrow.names):
                 lacking.append(f"{root}/{path}")
     return largest, lacking
+
+
+def can_sort(row_bytes: int) -> bool:
+    """Whether DuckDB can sort rows of this size in the memory of a merge."""
+    return row_bytes * _SORT_ROWS <= SORT_MEMORY_MB * 2**20
 
 
 @contextmanager
@@ -202,7 +210,7 @@ def _row_bytes(file: pq.ParquetFile, group: int) -> int:
     return int(found.total_byte_size // max(1, found.num_rows)) + 1
 
 
-def _batch_rows(row_bytes: int) -> int:
+def batch_rows(row_bytes: int) -> int:
     return min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes) + 1)
 
 

@@ -60,6 +60,12 @@ def files_sql(
     return " union all ".join(parts)
 
 
+def file_sql(spec: TableSpec, path: str) -> str:
+    """A SELECT of what a data file has, in the columns of files today, to be written anew."""
+    names = ", ".join(spec.file_schema.names)
+    return files_sql(spec, [path], [path], "hive_partitioning = false", columns=names)
+
+
 def empty_select(schema: pa.Schema) -> str:
     """A DuckDB SELECT with the columns of `schema` and no rows."""
     columns = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)

@@ -276,18 +276,19 @@ class LakeTable:
         return self._swap(old, files, changes_data=True, metadata=metadata, txns=txns)
 
     def rewrite(
-        self, paths: Sequence[str], file: DataFile, *, metadata: Mapping[str, str]
+        self, paths: Sequence[str], *files: DataFile, metadata: Mapping[str, str]
     ) -> int | None:
-        """Put `file`, which has the same rows, in place of the files `paths`; exact.
+        """Put `files`, which have the same rows, in place of the files `paths`; exact.
 
         None, and nothing is done, when one of them is no longer live. The commit says that it changes
         no data, so nobody who follows the table takes its rows for new ones. Offsets stay.
         """
         wanted = set(paths)
         old = [row for row in self._live() if row["path"] in wanted]
-        if len(old) != len(wanted) or sum(row["num_records"] for row in old) != file.rows:
+        rows = sum(file.rows for file in files)
+        if len(old) != len(wanted) or sum(row["num_records"] for row in old) != rows:
             return None
-        return self._swap(old, [file], changes_data=False, metadata=metadata)
+        return self._swap(old, files, changes_data=False, metadata=metadata)
 
     def configure(self, properties: Mapping[str, str]) -> None:
         """Set table properties where they differ."""

@@ -22,7 +22,7 @@ from dc_platform.broker.reader import reader_for
 from dc_platform.broker.records import RecordReader, Records, TopicInfo
 from dc_platform.contracts.acks import Ack, read_acks
 from dc_platform.contracts.identity import HOUR_MS
-from dc_platform.contracts.tables import ACKS
+from dc_platform.contracts.ops_tables import ACKS
 from dc_platform.errors import BrokerUnavailableError, CommitConflictError, PlatformError
 from dc_platform.lake.origins import keep_origin
 from dc_platform.lake.parquet import read_batches, write_file

@@ -18,12 +18,8 @@ import tempfile
 from dataclasses import dataclass
 from datetime import date
 
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    LANDING_BORDER,
-    SILVER_EVENTS,
-    TOMBSTONES,
-)
+from dc_platform.contracts.ops_tables import LANDING_BORDER, TOMBSTONES
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake

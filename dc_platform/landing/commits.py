@@ -24,9 +24,9 @@ import pyarrow as pa
 
 from dc_platform.broker.records import TopicInfo
 from dc_platform.contracts import blocks
+from dc_platform.contracts.ops_tables import LANDING_BORDER
 from dc_platform.contracts.tables import (
     BRONZE_EVENTS,
-    LANDING_BORDER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
     TABLES,

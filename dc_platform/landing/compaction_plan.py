@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from dc_platform.lake.rewrite import SORTED
+from dc_platform.lake.rewrite import COLD, SORTED, WARM
 from dc_platform.lake.table import Snapshot
 
 # Files of one commit: their removals are lines of the log.
@@ -76,12 +76,20 @@ class Job:
 
 
 def live_files(snapshot: Snapshot) -> list[LiveFile]:
-    """The files of a snapshot that say when their rows were processed."""
+    """The files of a snapshot that say when their rows were processed, but for those of the warm and
+    cold tiers.
+    """
     low, high = (_micros(bound) for bound in snapshot.bounds("processed_at"))
     columns = (snapshot.actions[n].to_pylist() for n in ("path", "size_bytes"))
     days = snapshot.actions["partition.ingest_date"].to_pylist()
     rows = zip(*columns, days, low, high, strict=True)
-    return [LiveFile(*row) for row in rows if row[3] is not None and row[4] is not None]
+    return [
+        LiveFile(*row)
+        for row in rows
+        if row[3] is not None
+        and row[4] is not None
+        and not PurePosixPath(row[0]).name.startswith((WARM, COLD))
+    ]
 
 
 def _micros(bound: pa.Array) -> list[int | None]:

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from dc_platform.contracts import blocks
-from dc_platform.contracts.tables import JUDGED, STUB_COLUMNS, TOMBSTONES
+from dc_platform.contracts.ops_tables import TOMBSTONES
+from dc_platform.contracts.tables import JUDGED, STUB_COLUMNS
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import has_verdict, mask_rows, scopes_of

@@ -25,7 +25,7 @@ from dc_platform.decode.strangers import Line, Policy
 from dc_platform.errors import FatalError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.batch import Batch, Mask, Range, is_rejected, is_valid, mask_rows
+from dc_platform.landing.batch import Batch, Mask, Range, has_verdict, is_valid, mask_rows
 from dc_platform.landing.pieces import bronze_rows
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def judged_from_bronze(rows: pa.Table) -> pa.Table:
             tables.append(_accepted(mask_rows(rows, mine), topic_id))
             places.append(np.flatnonzero(mine))
     if not valid.all():
-        rejected = is_rejected(rows)
+        rejected = has_verdict(rows, blocks.REJECTED)
         tables.append(_rejected(mask_rows(rows, rejected)))
         # What sampling left out is in bronze, and nowhere else.
         tables.append(_judged(mask_rows(rows, ~valid & ~rejected), {}))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import pyarrow as pa
 
-from dc_platform.contracts.tables import LEDGER
+from dc_platform.contracts.ops_tables import LEDGER
 from dc_platform.errors import PlatformError
 from dc_platform.lake.ledger import is_due, ledger_rows, update_ledger, updated_at
 from dc_platform.lake.ledger_findings import reasons_of, totals, unbalanced

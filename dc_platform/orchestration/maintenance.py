@@ -17,6 +17,7 @@ from dc_platform.orchestration.assets import BRONZE_KEY, OWNERS, SILVER_KEY, lan
 from dc_platform.orchestration.checks import checks_job
 from dc_platform.orchestration.dagster_storage import prune
 from dc_platform.orchestration.gold import gold_job
+from dc_platform.orchestration.tiers import retention_job
 from dc_platform.settings import settings
 
 LAKE_FILES_KEY = dg.AssetKey(["ops", "lake_files"])
@@ -78,7 +79,8 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def dagster_storage(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Prunes what is older than DCP_DAGSTER_KEEP_DAYS."""
     before = datetime.now(UTC) - timedelta(days=settings().dagster_keep_days)
-    done = prune(context.instance, [landing_job.name, gold_job.name, checks_job.name, _JOB], before)
+    ours = (landing_job, gold_job, checks_job, retention_job)
+    done = prune(context.instance, [*(job.name for job in ours), _JOB], before)
     return dg.MaterializeResult(metadata={"runs deleted": done.runs, "events deleted": done.events})
 
 

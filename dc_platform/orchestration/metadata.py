@@ -82,3 +82,30 @@ def landing_plot(recent: list[tuple[datetime, int, float]]) -> str:
     sink = io.BytesIO()
     figure.savefig(sink, format="png")
     return f"![landing](data:image/png;base64,{base64.b64encode(sink.getvalue()).decode()})"
+
+
+def tiers_plot(standing: list[dict[str, Any]]) -> str:
+    """A small picture as Markdown: bytes of each table by tier."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 1.9), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    tables = list(dict.fromkeys(row["table"] for row in standing))
+    left = dict.fromkeys(tables, 0.0)
+    for tier, color in (("hot", "#c2410c"), ("warm", "#f0b429"), ("cold", "#4f6bed")):
+        sizes = [
+            sum(r["bytes"] for r in standing if (r["table"], r["tier"]) == (table, tier)) / 1e6
+            for table in tables
+        ]
+        axis.barh(tables, sizes, left=list(left.values()), color=color, label=tier)
+        left = {table: left[table] + size for table, size in zip(tables, sizes, strict=True)}
+    axis.set_xlabel("MB", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=7, frameon=False)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    return f"![tiers](data:image/png;base64,{base64.b64encode(sink.getvalue()).decode()})"

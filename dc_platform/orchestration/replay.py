@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from dc_platform.contracts.merge_patch import read_patch
-from dc_platform.contracts.tables import REPLAYS
+from dc_platform.contracts.ops_tables import REPLAYS
 from dc_platform.errors import ConfigurationError
 from dc_platform.lake.replays import Selection
 from dc_platform.lake.store import Lake

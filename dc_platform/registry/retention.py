@@ -136,12 +136,6 @@ class Retention:
                 for r in rows
             ]
 
-    def planned_floors(self, at_ms: int) -> list[Floor]:
-        """What the policies make of the time `at_ms`: whole hours, so that no hour of the aggregates
-        is deleted in part.
-        """
-        return _floors_of(self.policies(), at_ms, from_ms=at_ms)
-
     def raise_floors(self) -> Floors:
         """Append the floors that follow from the policies now, and give all that are in force by then;
         returns when they are.
@@ -150,7 +144,7 @@ class Retention:
         known = {f[:3]: f.floor_ms for f in self.floors().in_force(at + _SETTLE_MS)}
         higher = [
             floor
-            for floor in _floors_of(self.policies(), at, from_ms=at + _SETTLE_MS)
+            for floor in floors_of(self.policies(), at, from_ms=at + _SETTLE_MS)
             if floor[:3] not in known or floor.floor_ms > known[floor[:3]]
         ]
         if higher:
@@ -257,7 +251,10 @@ class FloorHistory:
         self._floors = self._retention.floors()
 
 
-def _floors_of(policies: Iterable[Policy], at_ms: int, *, from_ms: int) -> list[Floor]:
+def floors_of(policies: Iterable[Policy], at_ms: int, *, from_ms: int) -> list[Floor]:
+    """What policies make of the time `at_ms`: whole hours, so that no hour of the aggregates is deleted
+    in part.
+    """
     by_tenant: defaultdict[str, list[Policy]] = defaultdict(list)
     for policy in policies:
         by_tenant[policy.tenant_id].append(policy)

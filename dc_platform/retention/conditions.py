@@ -8,12 +8,7 @@ from typing import NamedTuple
 
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.floors import EVERY_TYPE, Floor
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TableSpec,
-)
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.lake.table import Snapshot, sql_text
 
 _LONG_AGO = -(1 << 62)

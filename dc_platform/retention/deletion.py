@@ -24,7 +24,8 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock
 
-from dc_platform.contracts.tables import DELETIONS, TABLES, TableSpec
+from dc_platform.contracts.ops_tables import DELETIONS
+from dc_platform.contracts.tables import TABLES, TableSpec
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.cleaning import clean, entries_kept, remove_replaced
 from dc_platform.lake.parquet import read_batches, write_file
@@ -223,6 +224,21 @@ class Deletions:
         raise CommitConflictError(
             "ops.deletions: too many conflicting commits; the next run goes on"
         )
+
+
+def recorded(lake: Lake, deletion_id: str | None = None) -> list[dict[str, Any]]:
+    """What `ops.deletions` says of one deletion, or of all, the newest first."""
+    if not lake.exists(DELETIONS):
+        return []
+    rows = [
+        row
+        for path in LakeTable(lake, DELETIONS).snapshot().paths
+        for piece in read_batches(path, DELETIONS.columns.names)
+        for row in piece.to_pylist()
+        if deletion_id is None or row["deletion_id"] == deletion_id
+    ]
+    rows.sort(key=lambda row: row["requested_at"], reverse=True)
+    return rows
 
 
 def _said(lake: Lake, spec: TableSpec, deletion_id: str) -> dict[str, int]:

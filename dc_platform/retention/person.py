@@ -36,16 +36,23 @@ def kafka_ends(settings: Settings) -> Ends:
     return {app_id(SILVER_EVENTS, info, p): end for p, end in sorted(ends.items())}
 
 
-def not_landed(lake: Lake, ends: Mapping[str, int]) -> Callable[[], str | None]:
-    """Says which partition has not landed as far as that; None: all have."""
+def not_landed(settings: Settings, lake: Lake, ends: Mapping[str, int]) -> Callable[[], str | None]:
+    """Says which partition has not landed as far as that; None: all have that there still are."""
 
     def look() -> str | None:
         silver = LakeTable(lake, SILVER_EVENTS)
-        for app, end in ends.items():
-            landed = silver.txn(app) or 0
-            if landed < end:
+        behind = {app: end for app, end in ends.items() if (silver.txn(app) or 0) < end}
+        if not behind:
+            return None
+        # Of a topic that was deleted nothing will land any more.
+        living = kafka_ends(settings)
+        for app, end in behind.items():
+            if app in living:
                 partition = app.rsplit("/", 1)[-1]
-                return f"partition {partition} has landed up to {landed}, and Kafka held {end}"
+                return (
+                    f"partition {partition} has landed up to {silver.txn(app) or 0}, and Kafka held"
+                    f" {end}"
+                )
         return None
 
     return look

@@ -18,7 +18,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from dc_platform.contracts.tables import SILVER_EVENTS, TOMBSTONES, TableSpec
+from dc_platform.contracts.ops_tables import TOMBSTONES
+from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.origins import FOLDER

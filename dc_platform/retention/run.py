@@ -7,20 +7,23 @@ The same run is made by Dagster (`ops/retention`), by `dcp retention run` and, f
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from dc_platform.contracts.floors import Floor
+from dc_platform.contracts.floors import Floor, Floors
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.points import Reached, armed
 from dc_platform.registry.database import now_ms
-from dc_platform.registry.retention import Deletion, Kind, Retention
+from dc_platform.registry.retention import Deletion, Kind, Policy, Retention, floors_of
 from dc_platform.retention.conditions import SPECS, Conditions, below_floors, of_person
 from dc_platform.retention.deletion import Deletions, Outcome
 from dc_platform.retention.erase import matches
 from dc_platform.retention.person import kafka_ends, kept_of, not_landed
+from dc_platform.retention.plan import Planned, plan, prices_of, standing, with_policy
+from dc_platform.retention.tiers import Borders, Moved, Tier, Tiers
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,8 @@ class RetentionRun:
     ) -> None:
         self._settings = settings
         self._retention = retention
+        self._clock = clock
+        self._reached = reached or armed(settings.crash_at)
         self.lake = Lake(settings.lake)
         self.deletions = Deletions(
             self.lake,
@@ -46,22 +51,71 @@ class RetentionRun:
             log_commits=settings.log_commits,
             beside=[settings.data_dir.absolute() / "tail"],
             clock=clock,
-            reached=reached or armed(settings.crash_at),
+            reached=self._reached,
         )
 
     def run(self, *, who: str, at_once: bool = False) -> list[Outcome]:
         """Raise the floors, and carry out what is pending and what they make due."""
-        floors = self._retention.raise_floors().in_force(now_ms())
+        floors: defaultdict[str, list[Floor]] = defaultdict(list)
+        for floor in self._retention.raise_floors().in_force(now_ms()):
+            floors[floor.tenant_id].append(floor)
         pending = self._retention.pending()
-        if self._is_due(floors) and not any(_covers(d, floors) for d in pending):
-            predicate = {"floors": [_as_json(floor) for floor in floors]}
-            request = self._retention.request
-            pending.append(request(Kind.RETENTION, "*", predicate, who=who, at_once=at_once))
+        for tenant_id, mine in floors.items():
+            if self._is_due(mine) and not any(_covers(d, mine) for d in pending):
+                predicate = {"floors": [_as_json(floor) for floor in mine]}
+                request = self._retention.request
+                pending.append(
+                    request(Kind.RETENTION, tenant_id, predicate, who=who, at_once=at_once)
+                )
         return [self.carry_out(deletion) for deletion in pending]
+
+    def plan(self, more: Policy | None = None, tenant_id: str | None = None) -> list[Planned]:
+        """What the next run would delete (of a tenant, or of all) and move; `more`: as if that policy
+        had been set, too.
+        """
+        policies = self._retention.policies()
+        if more is not None:
+            policies = with_policy(policies, more)
+        at = now_ms()
+        known = [floor._replace(from_ms=at) for floor in self._retention.floors().in_force(at)]
+        floors = [
+            floor
+            for floor in Floors([*known, *floors_of(policies, at, from_ms=at)]).in_force(at)
+            if tenant_id in (None, floor.tenant_id)
+        ]
+        return plan(
+            self.lake,
+            floors,
+            self.deletions.stubs(),
+            Borders.of(self._settings, policies),
+            prices_of(self._settings),
+            self._clock(),
+        )
+
+    def standing(self) -> list[dict[str, Any]]:
+        """What lies in each tier now, and what it costs a month."""
+        return standing(self.lake, prices_of(self._settings))
+
+    def move(self) -> list[Moved]:
+        """Move old files to their tiers."""
+        settings = self._settings
+        tiers = Tiers(
+            self.lake,
+            Borders.of(settings, self._retention.policies()),
+            levels={Tier.WARM: settings.tier_warm_level, Tier.COLD: settings.tier_cold_level},
+            file_bytes=settings.compaction_file_mb * 2**20,
+            reached=self._reached,
+        )
+        with self.deletions.lock:
+            return tiers.run(self._clock())
 
     def _is_due(self, floors: list[Floor]) -> bool:
         conditions, stubs = below_floors(floors), self.deletions.stubs()
-        return any(matches(LakeTable(self.lake, spec), conditions, stubs) for spec in SPECS)
+        return any(
+            match.gone
+            for spec in SPECS
+            for match in matches(LakeTable(self.lake, spec), conditions, stubs)
+        )
 
     def carry_out(self, deletion: Deletion) -> Outcome:
         """One deletion, as far as it comes now."""
@@ -79,7 +133,7 @@ class RetentionRun:
             conditions_of(deletion),
             kept_predicate=kept_of(deletion),
             value=deletion.predicate["value"],
-            landed=not_landed(self.lake, deletion.predicate["ends"]),
+            landed=not_landed(self._settings, self.lake, deletion.predicate["ends"]),
         )
 
 

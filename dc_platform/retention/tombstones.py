@@ -8,7 +8,8 @@ from datetime import datetime
 import duckdb
 import pyarrow as pa
 
-from dc_platform.contracts.tables import SILVER_EVENTS, SILVER_QUARANTINE, TOMBSTONES, TableSpec
+from dc_platform.contracts.ops_tables import TOMBSTONES
+from dc_platform.contracts.tables import SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.scratch import scratch

@@ -13,10 +13,12 @@ from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.store import Lake
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.retention import Retention
 from dc_platform.registry.shapes import Shapes
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
-from dc_platform.serving import pages, quarantine_routes, refusals, routes
+from dc_platform.retention.run import RetentionRun
+from dc_platform.serving import admin, pages, quarantine_routes, refusals, routes
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
@@ -39,6 +41,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.engine = Engine(settings, lake, shapes.of)
         app.state.lake_uri = lake.uri
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
+        app.state.retention = Retention(database)
+        app.state.retention_run = RetentionRun(settings, app.state.retention)
         tail.start()
         try:
             yield
@@ -56,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(quarantine_routes.router)
     app.include_router(pages.router)
+    app.include_router(admin.router)
     refusals.install(app)
 
     @app.get("/healthz")

@@ -17,7 +17,8 @@ import httpx
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from dc_platform.broker.client import describe_topic
-from dc_platform.contracts.tables import LANDING_BORDER, SILVER_EVENTS, TABLES
+from dc_platform.contracts.ops_tables import LANDING_BORDER
+from dc_platform.contracts.tables import SILVER_EVENTS, TABLES
 from dc_platform.errors import BrokerUnavailableError, FatalError
 from dc_platform.serving.trino_view import union_sql
 from dc_platform.stack import trino_server

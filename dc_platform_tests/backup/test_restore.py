@@ -12,9 +12,9 @@ import pytest
 from dc_platform.backup import files
 from dc_platform.backup.mend import mend
 from dc_platform.backup.restore import restore_silver
+from dc_platform.contracts.ops_tables import LANDING_BORDER
 from dc_platform.contracts.tables import (
     BRONZE_EVENTS,
-    LANDING_BORDER,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
     TABLES,

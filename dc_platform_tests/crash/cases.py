@@ -72,7 +72,7 @@ def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
         Point.LAKE_RESTORED: _lost_lake,
     }
     for point in Point:
-        if point.part == "deletion":
+        if point.part in ("deletion", "tiers"):
             # What is deleted is not what was acknowledged: retention/test_killed.py.
             continue
         way = special.get(point) or ways.get(point.part, _land)

@@ -28,7 +28,8 @@ from typer.testing import CliRunner
 from dc_platform.broker.client import RecordWriter, describe_topic
 from dc_platform.broker.reader import reader_for
 from dc_platform.cli.main import app
-from dc_platform.contracts.tables import ACKS, BRONZE_EVENTS, SILVER_EVENTS
+from dc_platform.contracts.ops_tables import ACKS
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake.store import Lake
 from dc_platform.landing.acks import AcksLanded, land_acks
 from dc_platform.landing.lander import Ended, Lander

@@ -11,13 +11,8 @@ from typing import Any
 
 import pytest
 
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    REPLAYS,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TableSpec,
-)
+from dc_platform.contracts.ops_tables import REPLAYS
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.lake.store import Lake
 from dc_platform.points import Point
 from dc_platform.stack.kafka import LocalKafka

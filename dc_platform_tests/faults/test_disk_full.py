@@ -15,7 +15,8 @@ from random import Random
 import pyarrow.parquet as pq
 import pytest
 
-from dc_platform.contracts.tables import LANDING_BORDER, TABLES
+from dc_platform.contracts.ops_tables import LANDING_BORDER
+from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.lander import Ended, Lander
 from dc_platform.stack.kafka import LocalKafka

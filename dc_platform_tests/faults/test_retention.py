@@ -13,7 +13,7 @@ import pytest
 from dc_platform.broker.client import ensure_topic
 from dc_platform.broker.reader import reader_for
 from dc_platform.broker.retention import held
-from dc_platform.contracts.tables import GAPS
+from dc_platform.contracts.ops_tables import GAPS
 from dc_platform.orchestration import retention
 from dc_platform.orchestration.retention import RetentionGuard
 from dc_platform_tests.faults.scene import Scene, event, ids

@@ -63,9 +63,10 @@ def run_of(
     retention: Retention,
     *,
     reached: Callable[[str], None] = lambda point: None,
+    **settings: Any,
 ) -> RetentionRun:
     """A run on the lake in `directory`/lake."""
-    return RetentionRun(Settings(data_dir=directory), retention, reached=reached)
+    return RetentionRun(Settings(data_dir=directory, **settings), retention, reached=reached)
 
 
 def policies(retention: Retention, days: dict[str, int]) -> None:

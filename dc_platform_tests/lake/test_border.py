@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dc_platform.contracts.tables import LANDING_BORDER
+from dc_platform.contracts.ops_tables import LANDING_BORDER
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.border import write_border
 from dc_platform.lake.cleaning import expire_log

@@ -10,7 +10,7 @@ import pytest
 
 from dc_platform.broker.records import Poll, Record, TopicInfo
 from dc_platform.contracts.acks import Ack, Count, ack_line
-from dc_platform.contracts.tables import ACKS
+from dc_platform.contracts.ops_tables import ACKS
 from dc_platform.lake.ledger import update_ledger
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.rewrite import merge_files

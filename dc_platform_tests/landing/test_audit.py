@@ -11,7 +11,8 @@ import pytest
 
 from dc_platform.broker.records import Record, TopicInfo
 from dc_platform.contracts import blocks
-from dc_platform.contracts.tables import BRONZE_EVENTS, GAPS, SILVER_EVENTS
+from dc_platform.contracts.ops_tables import GAPS
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
 from dc_platform.lake import audit, audit_identities

@@ -12,12 +12,7 @@ from pathlib import Path
 import pytest
 
 from dc_platform.broker.records import Record
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TABLES,
-)
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TABLES
 from dc_platform.lake.parquet import read_batches
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable

@@ -9,13 +9,8 @@ from typing import Any
 
 import pytest
 
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    LANDING_BORDER,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TableSpec,
-)
+from dc_platform.contracts.ops_tables import LANDING_BORDER
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.errors import CommitConflictError, FencedError, StoreUnavailableError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable

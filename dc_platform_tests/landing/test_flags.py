@@ -19,12 +19,7 @@ from dc_platform.contracts.envelope import Passed
 from dc_platform.contracts.reasons import Reason
 from dc_platform.contracts.schema import definition_of
 from dc_platform.contracts.schema_check import Checker, Rules
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TableSpec,
-)
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.decode.decoder import Decoder
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import write_file

@@ -25,15 +25,9 @@ from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.acks import Ack, Count, hour_of
 from dc_platform.contracts.envelope import Envelope, judge_event
 from dc_platform.contracts.lines import canonical_line
+from dc_platform.contracts.ops_tables import ACKS, GAPS, LEDGER
 from dc_platform.contracts.rejects import encode_rejects
-from dc_platform.contracts.tables import (
-    ACKS,
-    BRONZE_EVENTS,
-    GAPS,
-    LEDGER,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-)
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE
 from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
 from dc_platform.lake.cleaning import expire_log

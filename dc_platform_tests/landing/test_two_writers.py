@@ -8,9 +8,7 @@ from functools import partial
 import pytest
 
 from dc_platform.broker.records import TopicInfo
-from dc_platform.contracts.tables import (
-    SILVER_EVENTS,
-)
+from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import FencedError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dc_platform.contracts.acks import Ack, Count
-from dc_platform.contracts.tables import ACKS
+from dc_platform.contracts.ops_tables import ACKS
 from dc_platform.errors import BrokerUnavailableError
 from dc_platform.lake.ledger import update_ledger
 from dc_platform.lake.parquet import write_file

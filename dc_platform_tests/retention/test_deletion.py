@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 
 from dc_platform.broker.records import Record
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    DELETIONS,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TOMBSTONES,
-)
+from dc_platform.contracts.ops_tables import DELETIONS, TOMBSTONES
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE
 from dc_platform.lake.audit import lost_events, offset_gaps
 from dc_platform.lake.audit_identities import repeated_identities
 from dc_platform.lake.balance import balance, pin

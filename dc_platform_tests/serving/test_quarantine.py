@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from dc_platform.contracts.ops_tables import REPLAYS
 from dc_platform.contracts.reasons import REMEDIES, Reason
 from dc_platform.contracts.rejects import Reject
-from dc_platform.contracts.tables import REPLAYS
 from dc_platform.lake.replays import record_replays
 from dc_platform.registry.tokens import Scope, Tokens
 from dc_platform_tests.helpers.asgi import request

@@ -13,13 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dc_platform.broker.records import TopicInfo
-from dc_platform.contracts.tables import (
-    BRONZE_EVENTS,
-    GAPS,
-    SILVER_EVENTS,
-    SILVER_QUARANTINE,
-    TableSpec,
-)
+from dc_platform.contracts.ops_tables import GAPS
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.lake import audit, audit_identities
 from dc_platform.lake.gaps import BEFORE_FIRST, EXPIRED
 from dc_platform.lake.parquet import read_batches

@@ -75,7 +75,7 @@ def _keep_described() -> None:
             connection.execute(
                 sources.update()
                 .where(sources.c.source_id == source_id)
-                .values(metadata={"schema": schema} | dict(metadata or {}))
+                .values(metadata={"schema": schema, **(metadata or {})})  # type: ignore[dict-item]
             )
 
 
