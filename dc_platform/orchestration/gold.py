@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from dc_platform.contracts.gold import (
     EVENT_TYPES_TOP,
