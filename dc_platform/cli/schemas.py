@@ -18,7 +18,8 @@ from dc_platform.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dc_platform.registry.schemas import Schemas, SchemaVersion
+    from dc_platform.registry.schema_rows import SchemaVersion
+    from dc_platform.registry.schemas import Schemas
 
 group = typer.Typer(no_args_is_help=True, help="What events have to look like (docs/schemas.md).")
 File = Annotated[

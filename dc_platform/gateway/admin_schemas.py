@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from dc_platform.contracts.evolution import Compatibility
 from dc_platform.contracts.schema import SchemaError
 from dc_platform.gateway.admin import Admin, JsonObject, by
-from dc_platform.registry.schemas import Schemas, SchemaVersion, history, tried
+from dc_platform.registry.schema_rows import SchemaVersion
+from dc_platform.registry.schemas import Schemas, history, tried
 from dc_platform.registry.tokens import TokenOwner
 
 router = APIRouter(prefix="/api/v1/admin/schemas")

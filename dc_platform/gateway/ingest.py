@@ -150,11 +150,9 @@ class Ingest:
                 return Rejected(
                     Reason.SOURCE_MISMATCH, f"sourceId {named} is not the source of the key"
                 )
-        judged = None
-        if rules is not None:
-            judged = rules.judge(event.eventType, bytes(event.payload))
-            if isinstance(judged, Rejected):
-                return judged
+        judged = rules and rules.judge(event.eventType, bytes(event.payload))
+        if isinstance(judged, Rejected):
+            return judged
         event_id, client_event_id = self._identify(owner, event, index, idempotency_key)
         return canonical_line(
             event,
