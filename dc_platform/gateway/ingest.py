@@ -156,7 +156,7 @@ class Ingest:
         old = too_old(event, self._floors(), tenant_id=owner.tenant_id, at_ms=received_ms)
         if old is not None:
             return old
-        judged = rules.judge(event.eventType, bytes(event.payload)) if rules else None
+        judged = rules and rules.judge(event.eventType, bytes(event.payload))
         if isinstance(judged, Rejected):
             return judged
         event_id, client_event_id = self._identify(owner, event, index, idempotency_key)

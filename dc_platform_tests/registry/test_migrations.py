@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect
+from sqlalchemy import Engine, create_engine, inspect, text
 
 from dc_platform.errors import ConfigurationError, StoreUnavailableError
 from dc_platform.registry.database import MIGRATIONS, Database, migrate
@@ -84,6 +84,30 @@ def test_down_and_up_again(empty_url: str, engine: Engine) -> None:
         assert tables(engine) == set()
     migrate(empty_url)
     assert differences(engine) == []
+
+
+def test_what_described_a_source_before_schemas_judged_is_kept(
+    empty_url: str, engine: Engine
+) -> None:
+    to(engine, "0001")
+    columns = (
+        "source_id, tenant_id, name, type, metadata, schema, enabled, ingestion_rate, rejecting"
+    )
+    with engine.begin() as connection:
+        for name, schema in (("a", '{"b": 1}'), ("c", "null"), ("d", None)):
+            values = {"name": name, "schema": schema}
+            connection.execute(
+                text(
+                    f"insert into sources ({columns}, created_ms) values (:name, 't', :name,"
+                    " 'SERVER', '{\"x\": 1}', :schema, true, 0, false, 1)"
+                ),
+                values,
+            )
+    migrate(empty_url)
+    database = Database(empty_url)
+    kept = {source.name: source.metadata for source in Sources(database).list()}
+    database.close()
+    assert kept == {"a": {"x": 1, "schema": {"b": 1}}, "c": {"x": 1}, "d": {"x": 1}}
 
 
 def test_a_migration_that_dies_leaves_nothing_behind(

@@ -70,12 +70,12 @@ def _keep_described() -> None:
     )
     connection = op.get_bind()
     described = sa.select(sources).where(sources.c.schema.is_not(None))
-    for source_id, metadata, schema in connection.execute(described).fetchall():
-        if schema is not None:
+    for row in connection.execute(described).mappings().fetchall():
+        if row["schema"] is not None:
             connection.execute(
                 sources.update()
-                .where(sources.c.source_id == source_id)
-                .values(metadata={"schema": schema, **(metadata or {})})  # type: ignore[dict-item]
+                .where(sources.c.source_id == row["source_id"])
+                .values(metadata={"schema": row["schema"], **row["metadata"]})
             )
 
 
