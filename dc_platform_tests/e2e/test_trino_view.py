@@ -19,9 +19,11 @@ import httpx
 import pytest
 
 from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.retention import Kind, Retention
 from dc_platform.registry.sampling import SamplingRule
 from dc_platform.registry.sources import Sources, SourceType
 from dc_platform.registry.tokens import Scope, Tokens
+from dc_platform.retention.run import RetentionRun
 from dc_platform.settings import Settings
 from dc_platform.stack import ports
 from dc_platform.stack.trino import LocalTrino
@@ -147,6 +149,7 @@ def test_trino_sees_each_event_once_at_rest_and_in_motion(scene: Scene) -> None:
     land(scene.environment)
     wait_until_seen(scene, len(in_duckdb(scene)))
     assert in_trino(scene) == in_duckdb(scene)
+    deleted_stay_away(scene, first)
     sampled(scene)
     assert in_trino(scene) == in_duckdb(scene)
     land(scene.environment)
@@ -212,6 +215,32 @@ def run_dcp_sql(
         timeout=120,
         check=False,
     )
+
+
+def deleted_stay_away(scene: Scene, sent: list[dict[str, Any]]) -> None:
+    """Events are deleted, and sent again: in the tail of both they are not shown."""
+    settings = Settings(
+        data_dir=Path(scene.environment["DCP_DATA_DIR"]),
+        kafka_bootstrap=scene.environment["DCP_KAFKA_BOOTSTRAP"],
+        topic=TOPIC,
+    )
+    database = Database(settings.registry)
+    retention = Retention(database)
+    asked = retention.request(
+        Kind.PERSON, "default", {"field": "n", "value": "7"}, who="test", at_once=True
+    )
+    outcome = RetentionRun(settings, retention).carry_out(asked)
+    database.close()
+    assert outcome.waits is None
+    kept = in_trino(scene)
+    assert len(kept) > 100
+    assert not [row for row in kept if '"n":7,' in row[5]]
+    fresh = events_of([str(uuid.uuid4()) for _ in range(5)], timed=True)
+    send(scene, [event for event in sent if event["payload"]["n"] == 7])
+    send(scene, fresh)
+    wait_until_seen(scene, len(kept) + 5)
+    assert len(in_trino(scene)) == len(kept) + 5
+    assert in_trino(scene) == in_duckdb(scene)
 
 
 def in_motion(scene: Scene) -> None:
