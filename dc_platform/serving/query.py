@@ -1,14 +1,10 @@
-"""The query of design 4.2 to SQL. Pure: names become quoted paths, values become parameters.
-
-A field is one of the envelope's names (design 3.2: eventId, sourceId, timestamp, eventType,
-metadata.receivedAt, metadata.processedAt, metadata.version, metadata.tags.NAME) or else a path into
-the payload: `userId`, `cart.items[0].price`, with or without a leading `payload.`.
+"""The query of design 4.2 to SQL. Pure: names become quoted paths (`contracts/fields.py`), values
+become parameters.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +12,16 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dc_platform.contracts.fields import (
+    TIMES,
+    Parameters,
+    QueryError,
+    column_of,
+    field_sql,
+    number_sql,
+    numeric_sql,
+    quoted,
+)
 from dc_platform.contracts.identity import canonical_uuid
 
 Operator = Literal[
@@ -23,21 +29,6 @@ Operator = Literal[
 ]
 Function = Literal["COUNT", "SUM", "AVG", "MIN", "MAX", "P50", "P95", "P99", "UNIQUE"]
 
-_ENVELOPE = {
-    "eventId": "event_id",
-    "sourceId": "source_id",
-    "timestamp": "event_time",
-    "eventType": "event_type",
-    "payload": "payload",
-    "metadata.receivedAt": "received_at",
-    "metadata.processedAt": "processed_at",
-    "metadata.version": "schema_version",
-    "metadata.tags": "tags",
-}
-_TIMES = frozenset({"event_time", "received_at", "processed_at"})
-# DuckDB gives a meaning to quotes, backslashes and stars in the names of a path.
-_NAME = r"[^.\[\]\"'\\*\x00]+"
-_PATH = re.compile(rf"{_NAME}(?:\[\d{{1,9}}\]|\.{_NAME})*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # From here on a double no longer tells an integer from its neighbours.
 _EXACT = 2**53
@@ -52,10 +43,6 @@ _COMPARISONS = {
     ">": ">",
     ">=": ">=",
 }
-
-
-class QueryError(ValueError):
-    """The query cannot be run; the message names the field."""
 
 
 class Filter(BaseModel):
@@ -112,10 +99,10 @@ class Compiled:
     """The statements of a query. `count` counts what matches, before the limit."""
 
     def __init__(self, query: Query) -> None:
-        self._parameters: dict[str, Any] = {}
+        self._parameters = Parameters()
         self._query = query
-        self.from_us = _microseconds("from", query.from_)
-        self.to_us = _microseconds("to", query.to)
+        self.from_us = microseconds("from", query.from_)
+        self.to_us = microseconds("to", query.to)
         self.count = self._statement(lambda where: f"select count(*) from events{where}")
         if query.aggregations:
             self.statements = self._aggregates(query)
@@ -123,7 +110,7 @@ class Compiled:
             self.statements = [self._statement(self._events)]
 
     def _statement(self, sql: Callable[[str], str]) -> Statement:
-        self._parameters = {}
+        self._parameters = Parameters()
         text = sql(self._where(self._query))
         return Statement(text, self._parameters)
 
@@ -132,12 +119,6 @@ class Compiled:
             f"select {EVENT_COLUMNS} from events{where}"
             f" order by event_time desc, event_id limit {self._query.limit}"
         )
-
-    def _parameter(self, value: Any) -> str:
-        """A name for a value; DuckDB refuses parameters that no SQL names, so call it when used."""
-        name = f"p{len(self._parameters)}"
-        self._parameters[name] = value
-        return f"${name}"
 
     def _where(self, query: Query) -> str:
         conditions = []
@@ -149,12 +130,12 @@ class Compiled:
         return f" where {' and '.join(conditions)}" if conditions else ""
 
     def _condition(self, condition: Filter) -> str:
-        column = _column(condition.field)
+        column = column_of(condition.field)
         operator, value = condition.operator, condition.value
         if column == "tags" and operator != "exists":
             raise QueryError("filter on metadata.tags: name the tag, as in metadata.tags.region")
         if operator == "exists":
-            text = column or self._text(condition.field)
+            text = field_sql(condition.field, self._parameters)
             return f"{text} is {'not ' if value is not False else ''}null"
         if operator in ("in", "not in"):
             if not isinstance(value, list):
@@ -165,55 +146,49 @@ class Compiled:
         if operator == "contains":
             if not isinstance(value, str):
                 raise QueryError(f"filter on {condition.field!r}: 'contains' needs a string")
-            text = column or self._text(condition.field)
-            return f"contains({text}::varchar, {self._parameter(value)})"
+            text = field_sql(condition.field, self._parameters)
+            return f"contains({text}::varchar, {self._parameters.name(value)})"
         return self._compare(condition.field, column, _COMPARISONS[operator], value)
 
     def _compare(self, field: str, column: str | None, operator: str, value: Any) -> str:
         if value is None:
-            text = column or self._text(field)
+            text = field_sql(field, self._parameters)
             if operator in ("=", "<>"):
                 return f"{text} is {'not ' if operator == '<>' else ''}null"
             raise QueryError(f"filter on {field!r}: {operator!r} needs a value")
         if isinstance(value, list | dict):
             raise QueryError(f"filter on {field!r}: {operator!r} needs a single value")
-        if column in _TIMES:
-            at = _microseconds(field, value)
+        if column in TIMES:
+            at = microseconds(field, value)
             return f"{column} {operator} make_timestamptz({at})"
-        text = column or self._text(field)
+        text = field_sql(field, self._parameters)
         if isinstance(value, bool):
             value = "true" if value else "false"
         if column == "event_id" and operator in ("=", "<>"):
             return self._compare_id(operator, str(value))
         if isinstance(value, int | float) and column is None:
             return self._compare_number(text, operator, value)
-        return f"{text} {operator} {self._parameter(str(value))}"
+        return f"{text} {operator} {self._parameters.name(str(value))}"
 
     def _compare_id(self, operator: str, value: str) -> str:
         """An id that a client gave is kept as it is when it is a UUID, else beside the event's own."""
         canonical = canonical_uuid(value)
         if canonical is not None:
-            return f"event_id {operator} {self._parameter(canonical)}"
+            return f"event_id {operator} {self._parameters.name(canonical)}"
         same = "is not distinct from" if operator == "=" else "is distinct from"
-        return f"client_event_id {same} {self._parameter(value)}"
+        return f"client_event_id {same} {self._parameters.name(value)}"
 
     def _compare_number(self, text: str, operator: str, value: float) -> str:
         try:
             number = float(value)
         except OverflowError:
             number = math.inf if value > 0 else -math.inf
-        rounded = f"{_number(text)} {operator} {self._parameter(number)}"
+        rounded = f"{number_sql(text)} {operator} {self._parameters.name(number)}"
         if not isinstance(value, int) or not _EXACT <= abs(value) < _HUGE:
             return rounded
         # Ids of 64 bits are integers that a double would confuse.
-        exact = f"try_cast({text} as hugeint) {operator} {self._parameter(value)}::hugeint"
+        exact = f"try_cast({text} as hugeint) {operator} {self._parameters.name(value)}::hugeint"
         return f"case when regexp_full_match({text}, '-?[0-9]+') then {exact} else {rounded} end"
-
-    def _text(self, field: str) -> str:
-        tag = field.removeprefix("metadata.tags.")
-        if tag != field:
-            return f"tags[{self._parameter(tag)}]"
-        return f"(payload ->> {self._parameter(_json_path(field))})"
 
     def _aggregates(self, query: Query) -> list[Statement]:
         groups: dict[tuple[str, ...], list[Aggregation]] = {}
@@ -227,10 +202,10 @@ class Compiled:
     def _grouped(self, keys: tuple[str, ...], members: list[Aggregation], where: str) -> str:
         columns = []
         for key in keys:
-            column = _column(key) or self._text(key)
-            columns.append(f"{column} as {_quoted(key)}")
+            column = field_sql(key, self._parameters)
+            columns.append(f"{column} as {quoted(key)}")
         columns += [
-            f"{self._aggregate(a)} as {_quoted(a.alias or default_name(a))}" for a in members
+            f"{self._aggregate(a)} as {quoted(a.alias or default_name(a))}" for a in members
         ]
         by = f" group by {', '.join(str(i + 1) for i in range(len(keys)))}" if keys else ""
         order = f" order by {len(keys) + 1} desc nulls last" if keys else ""
@@ -243,18 +218,16 @@ class Compiled:
         if function == "COUNT":
             if not field or field == "*":
                 return "count(*)"
-            return f"count({_column(field) or self._text(field)})"
+            return f"count({field_sql(field, self._parameters)})"
         if not field or field == "*":
             raise QueryError(f"aggregation {function} needs a field")
-        column = _column(field)
         if function == "UNIQUE":
-            return f"count(distinct {column or self._text(field)})"
-        if column in _TIMES:
-            value = f"epoch_ms({column})"
-        elif column is not None and function in ("MIN", "MAX"):
+            return f"count(distinct {field_sql(field, self._parameters)})"
+        column = column_of(field)
+        if column is not None and column not in TIMES and function in ("MIN", "MAX"):
             value = column
         else:
-            value = _number(column or self._text(field))
+            value = numeric_sql(field, self._parameters)
         if function in ("P50", "P95", "P99"):
             return f"quantile_cont({value}, {int(function[1:]) / 100})"
         return f"{function.lower()}({value})"
@@ -274,34 +247,7 @@ def default_name(aggregation: Aggregation) -> str:
     return f"{function}_{aggregation.field}"
 
 
-def _column(field: str) -> str | None:
-    return _ENVELOPE.get(field)
-
-
-def _json_path(field: str) -> str:
-    path = field.removeprefix("payload.")
-    if not _PATH.fullmatch(path):
-        raise QueryError(
-            f"field {field!r} is neither one of {', '.join(_ENVELOPE)} nor a payload path like"
-            " user.id or items[0].price"
-        )
-    steps = re.findall(r"[^.\[\]]+|\[\d+\]", path)
-    return "$" + "".join(s if s.startswith("[") else f'."{s}"' for s in steps)
-
-
-def _number(text: str) -> str:
-    """The number that a text is; null when it is none ("NaN" would spoil every sum)."""
-    number = f"try_cast({text} as double)"
-    return f"case when isfinite({number}) then {number} end"
-
-
-def _quoted(name: str) -> str:
-    if "\0" in name:
-        raise QueryError("a name must not have the character NUL")
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _microseconds(name: str, value: Any) -> int | None:
+def microseconds(name: str, value: Any) -> int | None:
     """Epoch milliseconds or ISO 8601 (UTC when it has no zone) to epoch microseconds."""
     if value is None:
         return None

@@ -11,9 +11,9 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from dc_platform.contracts.fields import QueryError
 from dc_platform.errors import RetriableError
 from dc_platform.serving.guard import RefusedError
-from dc_platform.serving.query import QueryError
 from dc_platform.serving.rows import QueryTimeoutError
 
 KNOWN = (

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dc_platform.contracts.fields import QueryError
 from dc_platform.serving.answers import answer
-from dc_platform.serving.query import Compiled, Query, QueryError
+from dc_platform.serving.query import Compiled, Query
 from dc_platform_tests.helpers.events import NOW, TRAPS, some_uuid
 from dc_platform_tests.helpers.records import SOURCE, block, gateway_line
 from dc_platform_tests.helpers.serving import Served, view
