@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dc_platform.contracts.reasons import REMEDIES
-from dc_platform.contracts.tables import COLUMN_DOCS, TABLES
+from dc_platform.contracts.tables import TABLES, column_doc
 from dc_platform.settings import Settings
 
 _NOTE = "<!-- Written by `make docs`; a test fails when it is stale. -->\n"
@@ -51,7 +51,7 @@ def tables_page() -> str:
             "| column | type | meaning |",
             "| --- | --- | --- |",
         ]
-        lines += [f"| `{f.name}` | {f.type} | {COLUMN_DOCS[f.name]} |" for f in spec.columns]
+        lines += [f"| `{f.name}` | {f.type} | {column_doc(spec, f.name)} |" for f in spec.columns]
     lines += ["", "## Reasons of a rejection", "", "| reason | what to do |", "| --- | --- |"]
     lines += [f"| `{reason.value}` | {remedy} |" for reason, remedy in REMEDIES.items()]
     return "\n".join(lines) + "\n"

@@ -163,6 +163,14 @@ class Settings(BaseSettings):
         " of older versions. Above the longest query, and above the longest pause of a writer.",
     )
 
+    # --- gold ---
+    sketch_items: str = Field(
+        "page,url",
+        description="Payload paths whose values gold.sketches_hourly counts as items (`items_top`),"
+        " separated by commas: the first that an event has. A change holds for hours built from then"
+        " on.",
+    )
+
     # --- serving ---
     tail_memory_mb: int = Field(
         256, ge=8, description="Memory of the tail; older rows of it spill to disk."
@@ -213,6 +221,11 @@ class Settings(BaseSettings):
     def registry(self) -> str:
         """SQLAlchemy URL of the registry."""
         return self.registry_url or f"sqlite:///{(self.data_dir / 'registry.db').absolute()}"
+
+    @property
+    def sketch_item_fields(self) -> tuple[str, ...]:
+        """`sketch_items` one by one."""
+        return tuple(name.strip() for name in self.sketch_items.split(",") if name.strip())
 
     @property
     def future_limit_ms(self) -> int:

@@ -30,6 +30,7 @@ EDGES = {
     "typer": {"cli/"},
     "matplotlib": {"orchestration/metadata.py", "bench/soak_plot.py"},
     "pybreaker": {"gateway/pressure.py"},
+    "datasketches": {"gold/sketches.py"},
 }
 # The benches: a loop as others would write it, and the count of what others wrote; the soak's runs
 # are Dagster's.
@@ -46,6 +47,7 @@ FORBIDDEN = {
     "decode": {"gateway", "landing", "lake", "serving", "orchestration", "registry"},
     "lake": {"gateway", "broker", "decode", "landing", "serving", "orchestration", "registry"},
     "landing": {"gateway", "serving", "orchestration", "stack", "cli"},
+    "gold": {"gateway", "serving", "orchestration", "stack", "cli"},
     "gateway": {"decode", "landing", "lake", "serving", "orchestration", "stack", "cli"},
     "serving": {"gateway", "orchestration", "stack", "cli"},
     "registry": {"gateway", "broker", "decode", "landing", "lake", "serving", "orchestration"},

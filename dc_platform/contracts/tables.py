@@ -6,11 +6,12 @@ once; docs/tables.md and Dagster's column schemas come from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pyarrow as pa
 
-TIMESTAMP = pa.timestamp("us", tz="UTC")
+from dc_platform.contracts.sketch_tables import SKETCH_TABLES
+from dc_platform.contracts.spec import TIMESTAMP as TIMESTAMP
+from dc_platform.contracts.spec import TableSpec as TableSpec
+
 TAGS = pa.map_(pa.string(), pa.string())
 
 COLUMN_DOCS: dict[str, str] = {
@@ -70,48 +71,6 @@ COLUMN_DOCS: dict[str, str] = {
     "examples": "JSON: some of what is missing or lost, by address; with negative events what is there"
     " too often.",
 }
-
-
-@dataclass(frozen=True)
-class TableSpec:
-    """One Delta table.
-
-    `statistics` are the columns whose minimum and maximum go into the log for file skipping; every
-    further one costs a pass over the column at each commit.
-    """
-
-    name: str
-    description: str
-    columns: pa.Schema
-    statistics: tuple[str, ...]
-    partition_by: str | None = "ingest_date"
-    properties: dict[str, str] = field(
-        default_factory=lambda: {
-            # Opening 1,000 commits takes 386 ms without a checkpoint, 15 ms with one 20 back.
-            "delta.checkpointInterval": "20",
-            # Old log entries are removed by number, not by age: lake/cleaning.py.
-            "delta.enableExpiredLogCleanup": "false",
-            # Each file that was replaced within this time is a row of every checkpoint (10 µs).
-            "delta.deletedFileRetentionDuration": "interval 7200 seconds",
-        }
-    )
-
-    @property
-    def layer(self) -> str:
-        """The schema in SQL: bronze, silver, gold or ops."""
-        return self.name.split(".")[0]
-
-    @property
-    def path(self) -> str:
-        """Directory of the table below the lake's root."""
-        return self.name.replace(".", "/")
-
-    @property
-    def file_schema(self) -> pa.Schema:
-        """Columns that are stored in the files: all but the partition column."""
-        if self.partition_by is None:
-            return self.columns
-        return self.columns.remove(self.columns.get_field_index(self.partition_by))
 
 
 _ADDRESS = [
@@ -313,7 +272,14 @@ TABLES: tuple[TableSpec, ...] = (
     GAPS,
     ACKS,
     LEDGER,
+    *SKETCH_TABLES,
 )
+
+
+def column_doc(spec: TableSpec, column: str) -> str:
+    """What a column of a table means."""
+    return spec.docs.get(column) or COLUMN_DOCS[column]
+
 
 # What decoding gives: every column that bronze, silver or quarantine needs, one row per event.
 JUDGED = pa.schema(

@@ -389,5 +389,6 @@ def _sql_type(type_: pa.DataType) -> str:
         "double": "double",
         "date32[day]": "date",
         "binary": "blob",
+        "decimal128(38, 9)": "decimal(38, 9)",
     }
     return names.get(str(type_), "varchar")

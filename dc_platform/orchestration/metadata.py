@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from dc_platform.contracts.tables import COLUMN_DOCS, TableSpec
+from dc_platform.contracts.tables import TableSpec, column_doc
 from dc_platform.landing.lander import Totals
 
 _DUCKDB_NAMES = {"timestamp[us, tz=UTC]": "timestamp (UTC)", "date32[day]": "date"}
@@ -22,7 +22,7 @@ def column_schema(spec: TableSpec) -> dg.TableSchema:
             dg.TableColumn(
                 field.name,
                 _DUCKDB_NAMES.get(str(field.type), str(field.type)),
-                description=COLUMN_DOCS[field.name],
+                description=column_doc(spec, field.name),
             )
             for field in spec.columns
         ]
