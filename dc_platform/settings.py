@@ -201,6 +201,14 @@ class Settings(BaseSettings):
     tier_warm_price: float = Field(0.02, ge=0, description="The same of warm files.")
     tier_cold_price: float = Field(0.004, ge=0, description="The same of cold files.")
 
+    # --- gold ---
+    sketch_items: str = Field(
+        "page,url",
+        description="Payload paths whose values gold.sketches_hourly counts as items (`items_top`),"
+        " separated by commas: the first that an event has. A change holds for hours built from then"
+        " on.",
+    )
+
     # --- serving ---
     tail_memory_mb: int = Field(
         256, ge=8, description="Memory of the tail; older rows of it spill to disk."
@@ -267,6 +275,11 @@ class Settings(BaseSettings):
     def registry(self) -> str:
         """SQLAlchemy URL of the registry."""
         return self.registry_url or f"sqlite:///{(self.data_dir / 'registry.db').absolute()}"
+
+    @property
+    def sketch_item_fields(self) -> tuple[str, ...]:
+        """`sketch_items` one by one."""
+        return tuple(name.strip() for name in self.sketch_items.split(",") if name.strip())
 
     @property
     def future_limit_ms(self) -> int:

@@ -35,6 +35,7 @@ EDGES = {
     # A process of its own (gold/dbt.py); who lands does not load it.
     "dbt": {"gold/"},
     "dagster_dbt": {"orchestration/"},
+    "datasketches": {"gold/sketches.py"},
 }
 # The benches: a loop as others would write it, and the count of what others wrote; the soak's runs
 # are Dagster's.

@@ -22,6 +22,7 @@ from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
 from dc_platform.serving.guard import OWN, Guard, view_name
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
 from dc_platform.serving.rows import Clock, Rows
+from dc_platform.serving.sketch_functions import SketchFunctions
 from dc_platform.serving.view import View
 from dc_platform.settings import Settings
 
@@ -85,6 +86,7 @@ class Engine:
             "set lock_configuration = true",
         ):
             self._instance.execute(statement)
+        self._sketches = SketchFunctions(self._instance)
 
     @contextmanager
     def run_sql(
@@ -104,7 +106,8 @@ class Engine:
             for table in guarded.tables:
                 self._create_view(cursor, table, view, tenant_id)
             clock = Clock(cursor, self._timeout)
-            yield Rows(cursor, clock, guarded.sql, parameters, wide=wide)
+            with self._sketches.named_on(cursor, clock, guarded.functions):
+                yield Rows(cursor, clock, guarded.sql, parameters, wide=wide)
 
     @contextmanager
     def run_on_events(

@@ -23,6 +23,8 @@ TABLES = (
     "silver.quarantine",
     "gold.event_types_top",
     "gold.events_hourly",
+    "gold.metrics_hourly",
+    "gold.sketches_hourly",
     "gold.sources_daily",
     "ops.acks",
     "ops.deletions",
@@ -58,6 +60,8 @@ _FORBIDDEN_FUNCTIONS = frozenset(
         "write_log",
     }
 )
+# Functions of ours that only our own macros call begin with it.
+HIDDEN = "dcp_"
 # PostgreSQL's functions about the catalog, but for these.
 _PG_ALLOWED = frozenset({"pg_size_pretty", "pg_typeof"})
 
@@ -68,10 +72,13 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class GuardedSql:
-    """SQL that may run, once its `tables` exist as views with the names of `view_name`."""
+    """SQL that may run, once its `tables` exist as views with the names of `view_name`. `functions`
+    are all that it names.
+    """
 
     sql: str
     tables: frozenset[str]
+    functions: frozenset[str]
 
 
 def is_table(name: str) -> bool:
@@ -107,7 +114,7 @@ class Guard:
                 raise RefusedError("The SQL is nested too deeply.") from None
             rewritten = cursor.execute("select json_deserialize_sql(?::json)", [text]).fetchone()
         assert rewritten is not None
-        return GuardedSql(rewritten[0], frozenset(walk.tables))
+        return GuardedSql(rewritten[0], frozenset(walk.tables), frozenset(walk.functions))
 
 
 def _parse(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
@@ -132,6 +139,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self.tables: set[str] = set()
+        self.functions: set[str] = set()
 
     def node(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
         for entry in (node.get("cte_map") or {}).get("map") or []:
@@ -174,8 +182,9 @@ class _Walk:
 
     def _function(self, name: str) -> None:
         catalog = name.startswith("pg_") and name not in _PG_ALLOWED
-        if catalog or name in _FORBIDDEN_FUNCTIONS:
+        if catalog or name in _FORBIDDEN_FUNCTIONS or name.startswith(HIDDEN):
             raise RefusedError(f"Function {name!r} is not let through.")
+        self.functions.add(name)
 
     def _table(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
         catalog, schema, name = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ _AGAIN = {"Retry-After": "2"}
 def refusal(error: Exception, *, bad: int) -> HTTPException:
     """What is answered to one of KNOWN; `bad` is the status of a query that cannot be run."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
+    # Of an error in a function of ours only what it says.
+    reason = re.sub(r"^.* executing the UDF: \w+: ", "", reason)
     if isinstance(error, RetriableError):
         return HTTPException(503, f"Try again soon: {reason}", headers=_AGAIN)
     if isinstance(error, QueryTimeoutError):

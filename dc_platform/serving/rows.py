@@ -31,6 +31,8 @@ class Clock:
         self._cursor = cursor
         self._seconds = seconds
         self._expired = False
+        # Somebody ended the query; from then on it is of no use to anybody.
+        self.ended = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -40,8 +42,9 @@ class Clock:
         timer.start()
         try:
             yield
-        except (duckdb.InterruptException, OSError) as error:
-            # An OSError is how rows that are already streaming tell of any error of DuckDB's.
+        except (duckdb.InterruptException, duckdb.InvalidInputException, OSError) as error:
+            # An OSError is how rows that are already streaming tell of any error of DuckDB's; an
+            # InvalidInputException is how a function of ours gives up.
             if self._expired:
                 raise QueryTimeoutError(
                     f"the query ran longer than {self._seconds:.0f} s"
@@ -64,6 +67,7 @@ class Clock:
 
     def interrupt(self) -> None:
         """End what the cursor runs; from any thread."""
+        self.ended = True
         with suppress(duckdb.Error):
             self._cursor.interrupt()
 

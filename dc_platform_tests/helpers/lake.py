@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dc_platform.contracts import identity
 from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
@@ -66,3 +67,15 @@ def read_table(lake: Lake, spec: TableSpec, columns: str = "*") -> list[tuple[An
         return connection.execute(
             f"select {columns} from ({table_sql(spec, snapshot)}){order}"
         ).fetchall()
+
+
+def commit_rows(lake: Lake, spec: TableSpec, rows: pa.Table) -> None:
+    """Append rows, which have all columns of `spec`, to a table."""
+    lake.ensure(spec)
+    assert spec.partition_by is not None
+    days = rows[spec.partition_by].unique().to_pylist()
+    files = [
+        write_file(lake, spec, rows.filter(pc.field(spec.partition_by) == day), partition=day)
+        for day in days
+    ]
+    LakeTable(lake, spec).commit(files, txns={}, exact=True)
