@@ -17,7 +17,7 @@ from dc_platform import __version__
 from dc_platform.broker.client import describe_topic, ensure_topic
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
-from dc_platform.gateway import admin, routes
+from dc_platform.gateway import admin, metrics_admin, routes
 from dc_platform.gateway.acks import Acks
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.auth import KeyRing
@@ -28,6 +28,7 @@ from dc_platform.gateway.pressure import Circuit, EventQueue
 from dc_platform.points import armed
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.settings import Settings
@@ -76,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         ingest = Ingest(batcher, queue, circuit, activity, limits, reached=reached)
         app.state.doors = routes.Doors(settings, keys, ingest)
         app.state.sources = sources
+        app.state.metrics = Metrics(database)
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         app.state.health = lambda: _health(producer, circuit, queue, activity, journal)
         await asyncio.to_thread(keys.refresh)
@@ -107,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(routes.router)
     app.include_router(admin.router)
+    app.include_router(metrics_admin.router)
     app.add_exception_handler(RequestValidationError, admin.invalid)
     app.add_exception_handler(StoreUnavailableError, admin.unavailable)
 

@@ -13,9 +13,10 @@ from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.store import Lake
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
-from dc_platform.serving import refusals, routes
+from dc_platform.serving import metrics, refusals, routes
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.tail = tail
         app.state.engine = Engine(settings, lake)
         app.state.lake_uri = lake.uri
+        app.state.metrics = Metrics(database)
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         tail.start()
         try:
@@ -50,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(routes.router)
+    app.include_router(metrics.router)
     refusals.install(app)
 
     @app.get("/healthz")

@@ -32,7 +32,7 @@ def post_query(query: Query, request: Request, reader: Reader) -> Response:
     """Filter, aggregate and group events: what is in Delta and what is still in Kafka, each once."""
     engine: Engine = request.app.state.engine
     try:
-        content = answer(engine, _view(request), query, tenant_id=reader.tenant_id)
+        content = answer(engine, current_view(request), query, tenant_id=reader.tenant_id)
     except KNOWN as error:
         raise refusal(error, bad=422) from error
     return Response(_encode(content), media_type="application/json")
@@ -72,7 +72,7 @@ def post_sql(
     JSON answers are one array of row objects. The header `X-Complete` says whether the tail held
     all that Kafka had. `X-Framed` asks for frames, which can tell of an error after the first rows.
     """
-    view = _view(request)
+    view = current_view(request)
     running: list[Rows] = []
     parts = _parts(request.app.state.engine, body, view, reader.tenant_id, running)
     first = next(parts)
@@ -117,7 +117,8 @@ def get_health(request: Request) -> dict[str, Any]:
     return health(request.app.state.tail, request.app.state.lake_uri)
 
 
-def _view(request: Request) -> View:
+def current_view(request: Request) -> View:
+    """The newest view of the union; 503 while there is none."""
     tail: Tail = request.app.state.tail
     if tail.view is None:
         raise HTTPException(503, "Serving is starting.", headers={"Retry-After": "1"})

@@ -13,8 +13,9 @@ from fastapi import FastAPI
 
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.tokens import Scope, Tokens
-from dc_platform.serving import refusals, routes
+from dc_platform.serving import metrics, refusals, routes
 from dc_platform_tests.helpers.serving import Served
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
@@ -31,7 +32,9 @@ class Door:
         self.app.state.engine = served.engine
         self.app.state.tail = SimpleNamespace(view=served.view)
         self.app.state.tokens = TokenRing(Tokens(self.database), seconds=60)
+        self.app.state.metrics = Metrics(self.database)
         self.app.include_router(routes.router)
+        self.app.include_router(metrics.router)
         refusals.install(self.app)
         self.url = ""
 
