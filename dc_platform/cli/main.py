@@ -13,6 +13,7 @@ from dc_platform.cli import (
     demo,
     gold,
     land,
+    metrics,
     quarantine,
     reference,
     retention,
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    *(up, demo, sources, schemas, reference, tokens, sql, quarantine, audit),
+    *(up, demo, sources, schemas, reference, metrics, tokens, sql, quarantine, audit),
     *(retention, land, gold, backup, bench, stack),
 ):
     module.register(app)

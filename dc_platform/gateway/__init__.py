@@ -11,4 +11,5 @@ journal.py     and to a local file before that, so that it outlives the process
 pressure.py    back-pressure and the circuit breaker in front of Kafka
 activity.py    what each source sends, for the registry
 admin.py       sources and tokens over HTTP
+metrics_admin.py   definitions of metrics over HTTP
 """

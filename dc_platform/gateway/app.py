@@ -18,7 +18,7 @@ from dc_platform.broker.client import describe_topic, ensure_topic
 from dc_platform.broker.producer import BlockProducer
 from dc_platform.contracts.schema import SchemaConflictError, SchemaError
 from dc_platform.errors import BrokerUnavailableError, StoreUnavailableError
-from dc_platform.gateway import admin, admin_retention, admin_schemas, routes
+from dc_platform.gateway import admin, admin_retention, admin_schemas, metrics_admin, routes
 from dc_platform.gateway.acks import Acks
 from dc_platform.gateway.activity import ActivityLog
 from dc_platform.gateway.auth import KeyRing
@@ -32,6 +32,7 @@ from dc_platform.gateway.sampling import Sampler
 from dc_platform.points import armed
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.retention import Retention
 from dc_platform.registry.schemas import Schemas
 from dc_platform.registry.sources import Sources
@@ -100,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.doors = routes.Doors(settings, keys, ingest)
         app.state.sources = sources
         app.state.schemas = Schemas(database)
+        app.state.metrics = Metrics(database)
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         app.state.health = lambda: _health(producer, circuit, queue, activity, journal)
         await asyncio.to_thread(keys.refresh)
@@ -136,6 +138,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(admin.router)
     app.include_router(admin_retention.router)
     app.include_router(admin_schemas.router)
+    app.include_router(metrics_admin.router)
     app.add_exception_handler(RequestValidationError, admin.invalid)
     app.add_exception_handler(StoreUnavailableError, admin.unavailable)
     app.add_exception_handler(SchemaError, admin_schemas.refused)

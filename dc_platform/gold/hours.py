@@ -1,4 +1,4 @@
-"""What the tables that Python builds have in common: their hours, weights and rows."""
+"""What the tables that Python builds have in common: their hours."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dc_platform.contracts.fields import Parameters
-
-# An event counts for those that sampling left out.
-WEIGHT_SQL = "coalesce(try_cast(1 / sample_rate as decimal(38, 9)), 1)"
 
 
 def each_hour(hours: Iterable[datetime]) -> Iterator[datetime]:
@@ -23,11 +20,6 @@ def within(hour: datetime, parameters: Parameters) -> str:
     """The condition that an event lies in the hour."""
     first, end = parameters.name(hour), parameters.name(hour + timedelta(hours=1))
     return f"event_time >= {first} and event_time < {end}"
-
-
-def rounded(condition: str) -> str:
-    """The number of events for which the condition holds, sampling's left out counted."""
-    return f"coalesce(round(sum(weight) filter ({condition})), 0)::bigint"
 
 
 def of_hour(hour: datetime, silver_version: int) -> dict[str, Any]:

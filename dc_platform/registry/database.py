@@ -51,20 +51,29 @@ class Database:
 
     @contextmanager
     def change(self) -> Iterator[Session]:
-        """A session whose changes other processes will notice by `version`."""
+        """A session whose changes other processes will notice by `version`.
+
+        Counting comes first: it locks the row, so changes come one after the other, and each can read
+        its own number there (`version_of`).
+        """
         with self.session() as session:
-            yield session
             session.execute(_COUNT_CHANGE)
+            yield session
 
     def version(self) -> int:
-        """Grows with every change of sources, keys and tokens."""
+        """Grows with every change of sources, keys, tokens and metrics."""
         with self.reading() as session:
-            row = session.get(VersionRow, 1)
-            return row.version if row else 0
+            return version_of(session)
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def version_of(session: Session) -> int:
+    """The registry's version that a session sees."""
+    row = session.get(VersionRow, 1)
+    return row.version if row else 0
 
 
 def _engine(url: str) -> Engine:

@@ -128,6 +128,37 @@ class TokenRow(Base):
     revoked_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
 
 
+class MetricRow(Base):
+    """A metric (design 3.5). `version` is that of its definition; deleting sets `deleted_ms`."""
+
+    __tablename__ = "metrics"
+
+    metric_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(64), default="default")
+    name: Mapped[str] = mapped_column(String(128))
+    version: Mapped[int] = mapped_column(Integer)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    deleted_ms: Mapped[int | None] = mapped_column(BigInteger, default=None)
+
+    __table_args__ = (Index("metrics_name", "tenant_id", "name"),)
+
+
+class MetricVersionRow(Base):
+    """What a metric was from one change on: append-only. `definition` is null for its deletion,
+    `changed_at` the registry's version with the change.
+    """
+
+    __tablename__ = "metric_versions"
+
+    metric_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    definition: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    changed_at: Mapped[int] = mapped_column(BigInteger)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("metric_versions_changed", "changed_at"),)
+
+
 class LeaseRow(Base):
     """Who owns a landing slot. `epoch` grows with every owner."""
 
@@ -192,7 +223,7 @@ class DeletionRow(Base):
 
 
 class VersionRow(Base):
-    """One row: grows with every change of sources, keys or tokens."""
+    """One row: grows with every change of sources, keys, tokens or metrics."""
 
     __tablename__ = "registry_version"
 

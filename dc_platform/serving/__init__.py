@@ -9,6 +9,8 @@ engine.py     DuckDB over a view, without files, network or settings for its use
 rows.py       the rows of a running query, each batch within its time
 guard.py      which SQL is let through
 query.py      POST /api/v1/query (design 4.2) to SQL
+metrics.py    GET /api/v1/metrics/{name} (design 4.2)
+sketch_functions.py   SQL functions over the sketches of gold
 results.py    rows to JSON, CSV and Arrow
 values.py     Arrow's values as JSON has them
 streams.py    an answer that is streamed: its end, its errors, readers that leave

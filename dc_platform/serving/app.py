@@ -13,12 +13,13 @@ from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.store import Lake
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.retention import Retention
 from dc_platform.registry.shapes import Shapes
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.retention.run import RetentionRun
-from dc_platform.serving import admin, pages, quarantine_routes, refusals, routes
+from dc_platform.serving import admin, metrics, pages, quarantine_routes, refusals, routes
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
         app.state.engine = Engine(settings, lake, shapes.of)
         app.state.lake_uri = lake.uri
+        app.state.metrics = Metrics(database)
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         app.state.retention = Retention(database)
         app.state.retention_run = RetentionRun(settings, app.state.retention)
@@ -61,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(quarantine_routes.router)
     app.include_router(pages.router)
     app.include_router(admin.router)
+    app.include_router(metrics.router)
     refusals.install(app)
 
     @app.get("/healthz")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dc_platform.registry.database import Database
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, Tokens
 
@@ -121,3 +122,30 @@ def test_the_command_line_itself_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_metric_is_defined_while_no_stack_runs(tmp_path: Path, registry: Database) -> None:
+    def metric(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return dcp("metric", *arguments, "--data-dir", str(tmp_path))
+
+    done = metric(
+        *("create", "load", "--type", "P99", "--field", "cpu.load", "--event-type", "host"),
+        *("--dimension", "region", "--dimension", "metadata.tags.zone", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    found = Metrics(registry).get("load")
+    assert found is not None
+    assert made == found.shown()
+    assert made["dimensions"] == ["region", "metadata.tags.zone"]
+    assert json.loads(metric("show", "load", "--json").stdout) == made
+    assert metric("list").stdout == (
+        "load  P99(cpu.load) where eventType = host by region, metadata.tags.zone\n"
+    )
+    wrong = metric("create", "rate", "--type", "SUM")
+    assert (wrong.returncode, wrong.stderr) == (1, "error: field: SUM needs one, as in duration\n")
+    assert metric("delete", "load").stdout == "metric load is deleted\n"
+    again = metric("delete", "load")
+    assert (again.returncode, again.stderr) == (
+        *(1, "error: there is no metric load; dcp metric list shows all\n"),
+    )

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from dc_platform.gateway.app import create_app
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.settings import Settings
@@ -45,5 +46,6 @@ def app(database: Database, sources: Sources) -> FastAPI:
     """The gateway's application with its registry; nothing of Kafka was started."""
     made = create_app(Settings())
     made.state.sources = sources
+    made.state.metrics = Metrics(database)
     made.state.tokens = TokenRing(Tokens(database), seconds=2.0)
     return made

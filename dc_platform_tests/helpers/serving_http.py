@@ -13,9 +13,10 @@ from fastapi import FastAPI
 
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, Tokens
-from dc_platform.serving import pages, quarantine_routes, refusals, routes
+from dc_platform.serving import metrics, pages, quarantine_routes, refusals, routes
 from dc_platform_tests.helpers.serving import Served
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
@@ -33,7 +34,8 @@ class Door:
         self.app.state.tail = SimpleNamespace(view=served.view)
         self.app.state.tokens = TokenRing(Tokens(self.database), seconds=60)
         self.app.state.sources = Sources(self.database)
-        for router in (routes.router, quarantine_routes.router, pages.router):
+        self.app.state.metrics = Metrics(self.database)
+        for router in (routes.router, quarantine_routes.router, pages.router, metrics.router):
             self.app.include_router(router)
         refusals.install(self.app)
         self.url = ""

@@ -1,0 +1,137 @@
+"""GET /api/v1/metrics/{name} (design 4.2): a defined metric over time, from the union."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+
+from dc_platform.contracts.fields import Parameters
+from dc_platform.contracts.metrics import DefinedMetric, MetricError, aggregate_sql, values_sql
+from dc_platform.registry.metrics import Metrics
+from dc_platform.serving.answers import completeness
+from dc_platform.serving.engine import Engine
+from dc_platform.serving.query import microseconds
+from dc_platform.serving.refusals import KNOWN, refusal
+from dc_platform.serving.routes import Reader, current_view
+from dc_platform.serving.view import View
+
+router = APIRouter(prefix="/api/v1")
+MAX_DATAPOINTS = 100_000
+_GRANULARITY = re.compile(r"([1-9]\d{0,5})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+# Not a dimension of the definition, and always there.
+_SOURCE = "sourceId"
+
+
+@router.get("/metrics/{name}")
+def get_metric(
+    name: str,
+    request: Request,
+    reader: Reader,
+    from_: Annotated[str | None, Query(alias="from")] = None,
+    to: str | None = None,
+    granularity: str = "1m",
+    dimensions: str = "",
+) -> Response:
+    """The metric per `granularity` and value of the `dimensions`; spans without a value are left out.
+
+    Times are epoch milliseconds or ISO 8601; the range is [from, to).
+    """
+    metrics: Metrics = request.app.state.metrics
+    engine: Engine = request.app.state.engine
+    metric = metrics.get(name, tenant_id=reader.tenant_id)
+    if metric is None:
+        raise HTTPException(404, f"There is no metric {name}; dcp metric list shows all.")
+    names = [part.strip() for part in dimensions.split(",") if part.strip()]
+    try:
+        content = datapoints(
+            engine,
+            current_view(request),
+            metric,
+            from_us=microseconds("from", _time(from_)),
+            to_us=microseconds("to", _time(to)),
+            seconds=_seconds(granularity),
+            dimensions=names,
+        )
+    except KNOWN as error:
+        raise refusal(error, bad=422) from error
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+def datapoints(
+    engine: Engine,
+    view: View,
+    metric: DefinedMetric,
+    *,
+    from_us: int | None,
+    to_us: int | None,
+    seconds: int,
+    dimensions: Sequence[str],
+) -> dict[str, Any]:
+    """The answer: `datapoints` of `timestamp` (epoch milliseconds), `value`, `dimensions`, in order of
+    time. Times are in epoch microseconds.
+    """
+    definition = metric.definition
+    known = (*definition.dimensions, _SOURCE)
+    for dimension in dimensions:
+        if dimension not in known:
+            raise MetricError(
+                f"dimensions: {definition.name} has {', '.join(known)}, not {dimension}"
+            )
+    parameters = Parameters()
+    where = []
+    if from_us is not None:
+        where.append(f"event_time >= make_timestamptz({parameters.name(from_us)}::bigint)")
+    if to_us is not None:
+        where.append(f"event_time < make_timestamptz({parameters.name(to_us)}::bigint)")
+    values = values_sql(definition, dimensions, "events", where, parameters)
+    keys = ", ".join(["moment", *(f"d{n}" for n in range(len(dimensions)))])
+    span = f"time_bucket(to_seconds({parameters.name(seconds)}), event_time)"
+    sql = (
+        f"select {keys}, {aggregate_sql(definition.aggregation_type)} as value"
+        f" from (select epoch_ms({span}) as moment, * from ({values}) as v) as s"
+        f" group by {keys} order by {keys} limit {MAX_DATAPOINTS + 1}"
+    )
+    with engine.run_on_events(
+        sql,
+        view,
+        tenant_id=metric.tenant_id,
+        parameters=parameters,
+        from_us=from_us,
+        to_us=to_us,
+    ) as cursor:
+        rows = cursor.fetchall()
+    if len(rows) > MAX_DATAPOINTS:
+        raise MetricError(
+            f"granularity: these are more than {MAX_DATAPOINTS} datapoints; ask for longer spans,"
+            " less time or fewer dimensions"
+        )
+    return {
+        "datapoints": [
+            {
+                "timestamp": at,
+                "value": value,
+                "dimensions": {
+                    k: v for k, v in zip(dimensions, found, strict=True) if v is not None
+                },
+            }
+            for at, *found, value in rows
+        ],
+        **completeness(view),
+    }
+
+
+def _seconds(granularity: str) -> int:
+    found = _GRANULARITY.fullmatch(granularity)
+    if found is None:
+        raise MetricError(f"granularity: a number and s, m, h or d, as in 5m; got {granularity!r}")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def _time(text: str | None) -> int | str | None:
+    """What was digits in the URL is a number."""
+    return int(text) if text is not None and re.fullmatch(r"-?\d{1,17}", text) else text
