@@ -9,6 +9,7 @@ from dc_platform.orchestration.assets import (
     silver_events,
     topic,
 )
+from dc_platform.orchestration.backup import backup_job, backup_schedule, lake_backup
 from dc_platform.orchestration.checks import CHECKS, checks_job, checks_schedule
 from dc_platform.orchestration.ledger import ops_ledger
 from dc_platform.orchestration.maintenance import (
@@ -29,10 +30,11 @@ defs = dg.Definitions(
         ops_ledger,
         lake_files,
         dagster_storage,
+        lake_backup,
     ],
     asset_checks=CHECKS,
-    jobs=[landing_job, checks_job, maintenance_job],
-    schedules=[checks_schedule, maintenance_schedule],
+    jobs=[landing_job, checks_job, maintenance_job, backup_job],
+    schedules=[checks_schedule, maintenance_schedule, backup_schedule],
     sensors=[landing_sensor],
     executor=yielding_executor,
 )
