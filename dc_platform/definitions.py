@@ -9,6 +9,7 @@ from dc_platform.orchestration.assets import (
     silver_events,
     topic,
 )
+from dc_platform.orchestration.backup import backup_job, backup_schedule, lake_backup
 from dc_platform.orchestration.checks import CHECKS, checks_job, checks_schedule
 from dc_platform.orchestration.gold import gold_job, gold_tables
 from dc_platform.orchestration.gold_sensor import gold_sensor
@@ -40,11 +41,12 @@ defs = dg.Definitions(
         ops_ledger,
         lake_files,
         dagster_storage,
+        lake_backup,
         retention,
     ],
     asset_checks=CHECKS,
-    jobs=[landing_job, gold_job, checks_job, maintenance_job, retention_job],
-    schedules=[checks_schedule, maintenance_schedule, retention_schedule],
+    jobs=[landing_job, gold_job, checks_job, maintenance_job, retention_job, backup_job],
+    schedules=[checks_schedule, maintenance_schedule, retention_schedule, backup_schedule],
     sensors=[landing_sensor, gold_sensor, deletion_sensor],
     executor=yielding_executor,
 )

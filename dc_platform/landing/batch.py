@@ -70,11 +70,12 @@ class Landed:
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of the tables; of silver and quarantine by ingest date."""
+    """Rows of the tables; of silver and quarantine by ingest date. Bytes of the three."""
 
     bronze: int
     silver: dict[str, int]
     quarantine: dict[str, int]
+    bytes: tuple[int, int, int] = (0, 0, 0)
 
 
 def below(judged: pa.Table, offsets: dict[int, int]) -> Mask:

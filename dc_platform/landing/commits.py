@@ -389,12 +389,11 @@ class Committer:
         return [f"{self._lake.uri_of(spec)}/{file.path}" for file in files]
 
     def rows(self) -> TableRows:
-        """How many rows the tables have."""
-        return TableRows(
-            self._bronze.snapshot().rows,
-            self._snapshot.rows_by_partition(),
-            self._quarantine.snapshot().rows_by_partition(),
-        )
+        """How many rows the tables have, and bytes."""
+        bronze, quarantine = self._bronze.snapshot(), self._quarantine.snapshot()
+        by_day = self._snapshot.rows_by_partition(), quarantine.rows_by_partition()
+        size = (bronze.bytes, self._snapshot.bytes, quarantine.bytes)
+        return TableRows(bronze.rows, *by_day, size)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -182,6 +182,10 @@ def _finding(row: dict[str, Any], now: datetime) -> dict[str, Any]:
     kinds={"deltalake"},
     owners=OWNERS,
     description=LEDGER.description + " Kept up to date by the job `checks`.",
+    # Every five minutes; of very many events every fifteen.
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(minutes=30), fail_window=timedelta(hours=1)
+    ),
     metadata={"dagster/column_schema": column_schema(LEDGER)},
     check_specs=[
         dg.AssetCheckSpec(

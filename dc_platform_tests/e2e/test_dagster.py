@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -77,6 +75,7 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
         "ops/ledger",
         "ops/lake_files",
         "ops/dagster_storage",
+        "ops/backup",
     }
     assert by_key["bronze/events"]["dependencyKeys"] == [{"path": ["kafka", "events"]}]
     assert by_key["silver/events"]["dependencyKeys"] == [{"path": BRONZE}]
@@ -132,61 +131,6 @@ def test_what_has_landed_is_in_gold_within_two_minutes(
     wait_for(lambda: platform.rows(sql, query_token)[0]["n"] == 30, 240, "events in gold")
     days = {m["partition"] for m in materializations(platform, ["gold", "events_hourly"])}
     assert today() in days
-
-
-def test_a_backfill_of_days_that_did_not_change_changes_no_byte(
-    platform: Platform, query_token: str
-) -> None:
-    source_id = send(platform, 40)
-    landed(platform, query_token, source_id, 40)
-    lake = Path(platform.info["lake"])
-    day = datetime.now(UTC).date()
-    days = [(day - timedelta(days=n)).isoformat() for n in (2, 1, 0)]
-    before = files_of(lake, days)
-    assert before
-    launched = platform.graphql(
-        """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(
-             backfillParams: $params) { __typename
-               ... on LaunchBackfillSuccess { backfillId }
-               ... on PythonError { message } } }""",
-        params={"assetSelection": [{"path": SILVER}], "partitionNames": days},
-    )["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-
-    def ended() -> str | None:
-        # The others wait in the queue: they hold no run slot that landing might need.
-        assert len(running_backfills(platform)) <= 1
-        status: str = platform.graphql(
-            """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
-                 ... on PartitionBackfill { status } } }""",
-            id=launched["backfillId"],
-        )["partitionBackfillOrError"]["status"]
-        return None if status in ("REQUESTED", "COMPLETING") else status
-
-    status = wait_for(ended, 300, "the backfill to end")
-    assert status in ("COMPLETED", "COMPLETED_SUCCESS"), status
-    after = files_of(lake, days)
-    # Landing went on meanwhile and may have added files; none was rewritten or removed.
-    assert {name: after.get(name) for name in before} == before
-    sql = f"select count(*) as n from silver.events where source_id = '{source_id}'"
-    assert platform.rows(sql, query_token)[0]["n"] == 40
-
-
-def running_backfills(platform: Platform) -> list[str]:
-    runs = platform.graphql(
-        """{ runsOrError(filter: {statuses: [STARTING, STARTED]}) { ... on Runs {
-             results { runId assetSelection { path } } } } }"""
-    )["runsOrError"]["results"]
-    return [r["runId"] for r in runs if r["assetSelection"] == [{"path": SILVER}]]
-
-
-def files_of(lake: Path, days: list[str]) -> dict[str, str]:
-    """Name and SHA-256 of each file of the days in silver."""
-    return {
-        str(path.relative_to(lake)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for day in days
-        for path in (lake / "silver" / "events" / f"ingest_date={day}").glob("*.parquet")
-    }
 
 
 def test_the_checks_pass_and_say_what_they_looked_at(platform: Platform, query_token: str) -> None:
