@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         15,
         ge=1,
         le=22,
-        description="ZSTD level of cold files. 19 takes 9 % less room and seven times as long.",
+        description="ZSTD level of cold files. 19 takes 9 % less room and five to seven times as long.",
     )
     tier_hot_price: float = Field(
         0.10, ge=0, description="Dollars per GB and month of hot files, for dry runs (design 6.3)."

@@ -150,7 +150,9 @@ def delete_person(
     Exit code 1 while something is left to wait for; `dcp retention run` goes on.
     """
     from dc_platform.registry.retention import Kind
+    from dc_platform.retention.conditions import of_person
 
+    of_person(tenant, field, value)
     with _run(data_dir) as made, _retention(data_dir) as retention:
         asked = retention.request(
             Kind.PERSON, tenant, {"field": field, "value": value}, who=_who(), at_once=at_once

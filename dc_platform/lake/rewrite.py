@@ -239,7 +239,6 @@ def write_rows(
     pieces: Iterable[pa.Table],
     *,
     options: dict[str, Any] | None = None,
-    group_rows: int = ROW_GROUP_ROWS,
 ) -> DataFile:
     """One new file of `spec`, not yet committed; what was written is removed when that fails."""
     stats: dict[str, Any] = statistics(spec.file_schema.empty_table(), spec.statistics, spec.added)
@@ -248,8 +247,8 @@ def write_rows(
             lake.output(spec, path) as sink,
             pq.ParquetWriter(sink, spec.file_schema, **(options or writer_options(spec))) as writer,
         ):
-            for group in _groups(pieces, group_rows):
-                writer.write_table(group, row_group_size=group_rows)
+            for group in _groups(pieces):
+                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
                 stats = _together(stats, statistics(group, spec.statistics, spec.added))
             writer.close()
             size = sink.tell()
@@ -267,12 +266,15 @@ def write_rows(
     )
 
 
-def _groups(pieces: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+def _groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Row groups of whole pieces."""
     held: list[pa.Table] = []
     for piece in pieces:
         held.append(piece)
-        if sum(map(len, held)) >= rows - _BATCH_ROWS or sum(t.nbytes for t in held) >= _GROUP_BYTES:
+        if (
+            sum(map(len, held)) >= ROW_GROUP_ROWS - _BATCH_ROWS
+            or sum(t.nbytes for t in held) >= _GROUP_BYTES
+        ):
             yield pa.concat_tables(held)
             held = []
     if held:

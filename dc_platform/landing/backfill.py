@@ -85,8 +85,8 @@ def _compare(
     """(rows before, rows after, added, removed) for the day at a snapshot of silver; the rows after
     are in `rebuilt`.
     """
-    # Bronze after silver: it has every event that silver has. Tombstones after both: what they lack was
-    # deleted.
+    # Bronze after silver: it has every event that silver has. Tombstones after both: they have what was
+    # deleted from these.
     lake.ensure(TOMBSTONES)
     border, bronze, tombstones = (
         LakeTable(lake, s).snapshot() for s in (LANDING_BORDER, BRONZE_EVENTS, TOMBSTONES)

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from dc_platform.contracts import blocks, identity
 from dc_platform.contracts.floors import EVERY_TYPE, Floor
-from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
+from dc_platform.contracts.tables import (
+    BRONZE_EVENTS,
+    SILVER_EVENTS,
+    SILVER_QUARANTINE,
+    TableSpec,
+)
+from dc_platform.errors import ConfigurationError
 from dc_platform.lake.table import Snapshot, sql_text
 
 _LONG_AGO = -(1 << 62)
@@ -115,7 +121,11 @@ def _any(conditions: Iterator[str | None] | list[str]) -> str:
 def of_person(tenant_id: str, name: str, value: str) -> Conditions:
     """Events of a tenant in which `name`, a path in the payload (or `sourceId`), is `value`, and
     rejected events whose bytes have the value as a word anywhere.
+
+    Raises ConfigurationError for what is no path.
     """
+    if not name or not value or any(not part or '"' in part for part in name.split(".")):
+        raise ConfigurationError(f"{name!r} is no path in a payload, like userId or user.id")
     tenant = f"tenant_id = {sql_text(tenant_id)}"
     if name == "sourceId":
         whose = f"{tenant} and source_id = {sql_text(identity.canonical_uuid(value) or value)}"

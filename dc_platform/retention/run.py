@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dc_platform.contracts.floors import Floor, Floors
+from dc_platform.errors import RetriableError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.points import Reached, armed
@@ -67,7 +68,15 @@ class RetentionRun:
                 pending.append(
                     request(Kind.RETENTION, tenant_id, predicate, who=who, at_once=at_once)
                 )
-        return [self.carry_out(deletion) for deletion in pending]
+        return [self._tried(deletion) for deletion in pending]
+
+    def _tried(self, deletion: Deletion) -> Outcome:
+        """One deletion; an error that may pass keeps no other from being carried out."""
+        try:
+            return self.carry_out(deletion)
+        except RetriableError as error:
+            log.warning("deletion %s: %s", deletion.deletion_id, error)
+            return Outcome(deletion, {}, 0, None, str(error))
 
     def plan(self, more: Policy | None = None, tenant_id: str | None = None) -> list[Planned]:
         """What the next run would delete (of a tenant, or of all) and move; `more`: as if that policy

@@ -13,10 +13,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from dc_platform.errors import ConfigurationError
 from dc_platform.registry.access import need_scope
 from dc_platform.registry.database import now_ms
 from dc_platform.registry.retention import Deletion, Kind, Policy, Retention
 from dc_platform.registry.tokens import Scope, TokenOwner
+from dc_platform.retention.conditions import of_person
 from dc_platform.retention.deletion import recorded
 from dc_platform.retention.run import RetentionRun
 
@@ -63,6 +65,10 @@ def dry_run(request: Request, admin: Admin, body: TriedPolicy | None = None) -> 
 @router.post("/deletions", status_code=202)
 def delete_person(body: Person, request: Request, admin: Admin) -> dict[str, str]:
     """Ask for the deletion of all events of a person."""
+    try:
+        of_person(admin.tenant_id, body.field, body.value)
+    except ConfigurationError as error:
+        raise HTTPException(422, str(error)) from None
     asked = _retention(request).request(
         Kind.PERSON,
         admin.tenant_id,

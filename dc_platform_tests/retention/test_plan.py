@@ -111,7 +111,8 @@ def test_dry_runs_and_deletions_over_http(tmp_path: Path, retention: Retention) 
     }
     assert serving.ask("GET", "/deletions/none").status_code == 404
     assert serving.ask("GET", "/deletions", scope=Scope.QUERY).status_code == 403
-    assert serving.ask("POST", "/deletions", json={"field": "n"}).status_code == 422
+    for body in ({"field": "n"}, {"field": 'a"b', "value": "1"}, {"field": "a..b", "value": "1"}):
+        assert serving.ask("POST", "/deletions", json=body).status_code == 422
 
 
 @pytest.mark.usefixtures("lake")
