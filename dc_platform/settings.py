@@ -228,6 +228,11 @@ class Settings(BaseSettings):
         description="Base URL of the Trino that `dcp gold build --target trino` runs on; empty:"
         " the stack's.",
     )
+    gold_trino_catalog: str = Field(
+        "lake",
+        description="Catalog that dbt writes gold into on Trino. In another one than `lake`, on an"
+        " object store, hours can be merged.",
+    )
     gold_trino_schema: str = Field(
         "gold_trino", description="Schema that dbt writes gold into on Trino."
     )

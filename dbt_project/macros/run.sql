@@ -64,9 +64,11 @@
 {% macro duckdb__drop_what_is_gone(relation) %}{% endmacro %}
 
 {% macro trino__drop_what_is_gone(relation) %}
+  {%- if config.get('materialized') == 'incremental' and not should_full_refresh() %}
   delete from {{ relation }}
   where silver_version <> {{ silver_version() }}
     and {{ of_hours('hour') if relation.identifier == 'events_hourly' else of_days('hour_date') }}
+  {%- endif %}
 {% endmacro %}
 
 {# What of a table of gold this run has built. #}

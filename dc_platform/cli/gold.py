@@ -47,8 +47,8 @@ def build(
     """Build what gold lacks, or hours by hand; test it; publish it. Nothing is written when nothing
     differs.
 
-    On Trino the tables of the schema DCP_GOLD_TRINO_SCHEMA are written; every hour, unless some are
-    named.
+    On Trino the tables of DCP_GOLD_TRINO_CATALOG and DCP_GOLD_TRINO_SCHEMA are written: every hour,
+    unless some are named.
     """
     from dc_platform.gold.run import keep_gold, rebuild_all, rebuild_hours
     from dc_platform.lake.store import Lake
@@ -141,7 +141,7 @@ def _hour(text: str, *, whole_day: bool) -> int:
 def _on_trino(configured: Settings, span: tuple[int, int] | None, *, as_json: bool) -> None:
     from dc_platform.cli.client import stack_info
     from dc_platform.errors import ConfigurationError
-    from dc_platform.gold.trino import build_on_trino
+    from dc_platform.gold.trino import Place, build_on_trino
     from dc_platform.lake.store import Lake
 
     url = configured.trino_url or stack_info(configured.data_dir).get("trino")
@@ -149,14 +149,16 @@ def _on_trino(configured: Settings, span: tuple[int, int] | None, *, as_json: bo
         raise ConfigurationError(
             "there is no Trino: start it (dcp up --with trino), or DCP_TRINO_URL"
         )
-    schema = configured.gold_trino_schema
+    place = Place(url, configured.gold_trino_catalog, configured.gold_trino_schema)
     cache = configured.data_dir / "gold"
-    outcomes = build_on_trino(Lake(configured.lake), cache, url, schema, span)
+    outcomes = build_on_trino(Lake(configured.lake), cache, place, span)
     tests = sum(outcome.kind == "test" for outcome in outcomes)
     if as_json:
-        print(json.dumps({"schema": schema, "tests": tests}))
+        print(json.dumps({"catalog": place.catalog, "schema": place.schema, "tests": tests}))
     else:
-        print(f"{len(outcomes) - tests} tables in schema {schema}, {tests} tests hold")
+        print(
+            f"{len(outcomes) - tests} tables in {place.catalog}.{place.schema}, {tests} tests hold"
+        )
 
 
 def _show(report: Report, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dc_platform.contracts.gold import GOLD_TABLES, GoldSpec
+import psutil
+
+from dc_platform.contracts.gold import DBT_TABLES, GOLD_TABLES, GoldSpec
 from dc_platform.errors import CommitConflictError
 from dc_platform.gold.build import Built, Make, build
 from dc_platform.gold.dbt import Outcome
@@ -101,7 +104,7 @@ def rebuild_hours(
 def _run(lake: Lake, cache: Path, choose: Choose, reached: Reached) -> Report:
     report = Report()
     begun, used = time.monotonic(), _cpu_seconds()
-    with _scratch() as root:
+    with _scratch(cache) as root:
         pinned = Pinned(lake)
         work = choose(pinned)
         report.everything = work.everything
@@ -168,22 +171,23 @@ def _publish(pinned: Pinned, built: Built, work: Work, reached: Reached) -> Mapp
         "days": len(work.days),
         "silver_version": pinned.silver.version,
     }
-    rows = {spec.name: built.rows(spec) for spec in GOLD_TABLES if spec not in _produced()}
-    for producer in PRODUCERS:
-        rows[producer.spec.name] = built.produced(producer.make, work)
+    rows = {spec.name: built.rows(spec) for spec in DBT_TABLES}
+    rows |= {made.spec.name: built.produced(made.make, work) for made in PRODUCERS}
     return {
         spec.name: publish(pinned, spec, rows[spec.name], work, figures, reached)
         for spec in GOLD_TABLES
     }
 
 
-def _produced() -> list[GoldSpec]:
-    return [producer.spec for producer in PRODUCERS]
-
-
 @contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="dcp-gold-") as directory:
+def _scratch(cache: Path) -> Iterator[Path]:
+    """A directory beside the cache, where there is room; those that killed runs left go."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for left in cache.glob("scratch-*-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    name = f"scratch-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=name, dir=cache) as directory:
         yield Path(directory)
 
 

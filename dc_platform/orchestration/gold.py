@@ -20,6 +20,7 @@ import dagster as dg
 import yaml
 
 from dc_platform.contracts.gold import (
+    DBT_TABLES,
     EVENT_TYPES_TOP,
     EVENTS_HOURLY,
     GOLD_TABLES,
@@ -65,12 +66,13 @@ _DEPS: dict[str, list[dg.AssetKey]] = {
 def _spec(spec: GoldSpec) -> dg.AssetSpec:
     return dg.AssetSpec(
         key_of(spec),
-        deps=_DEPS[spec.name],
-        description=spec.description + " Built by dbt; materializing days builds their hours anew"
-        " from silver, and changes nothing when nothing changed.",
+        deps=_DEPS.get(spec.name, [SILVER_KEY]),
+        description=spec.description
+        + " Materializing days builds their hours anew from silver, and"
+        " changes nothing when nothing changed.",
         partitions_def=DAYS,
         group_name="gold",
-        kinds={"dbt", "duckdb", "deltalake"},
+        kinds={"dbt" if spec in DBT_TABLES else "python", "duckdb", "deltalake"},
         owners=OWNERS,
         freshness_policy=_FRESH,
         metadata={"dagster/column_schema": column_schema(spec)},

@@ -77,8 +77,6 @@ local.location={lake}
 delta.register-table-procedure.enabled=true
 # Tables that Trino makes (CREATE TABLE AS) lie where the others do: layer/table.
 delta.unique-table-location=false
-# dbt writes its own schema here. A table has one writing engine: this does not fence two.
-delta.enable-non-concurrent-writes=true
 """
 _KAFKA = """\
 connector.name=kafka

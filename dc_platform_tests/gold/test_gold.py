@@ -73,6 +73,39 @@ def test_an_hour_that_loses_its_rows_leaves_gold(tmp_path: Path, cache: Path) ->
     assert [len(found) for found in gold(lake).values()] == [1, 1, 1]
 
 
+@pytest.mark.lakehouse
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_dbt_gives_what_counting_gives(
+    tmp_path: Path, cache: Path, seed: int
+) -> None:
+    lake, chosen = new_lake(tmp_path), random.Random(seed)
+    land(lake, rows(chosen, 0, 300, wild=True))
+    for number in range(1, 12):
+        step = chosen.choice(("land", "land", "merge", "delete", "reject", "gold"))
+        if step == "land":
+            land(lake, rows(chosen, number * 1000, chosen.randrange(1, 400), wild=True))
+        elif step == "merge":
+            merge(lake)
+        elif step == "delete":
+            rest = chosen.randrange(5)
+            delete(lake, lambda row, rest=rest: int(row["kafka_offset"]) % 5 == rest)  # type: ignore[misc]
+        elif step == "reject":
+            reject(lake, [NOW + chosen.randrange(-40, 40) * HOUR])
+        else:
+            keep_gold(lake, cache)
+            assert gold(lake) == expected(lake)
+    keep_gold(lake, cache)
+    assert gold(lake) == expected(lake)
+    assert rebuild_all(lake, cache).rows == 0
+
+
+def test_a_scratch_directory_that_a_killed_run_left_goes(tmp_path: Path, cache: Path) -> None:
+    left = cache / "scratch-4194304-dead"
+    left.mkdir()
+    keep_gold(new_lake(tmp_path), cache)
+    assert not left.exists()
+
+
 def test_what_a_test_refuses_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,15 +32,17 @@ from dc_platform_tests.helpers.landing import CrashError, Pause, crash_at, in_th
 
 pytestmark = pytest.mark.usefixtures("counted")
 
-NOWHERE = Path("unused")
-
 
 def at(number: int, hours: int = 0, **columns: object) -> dict[str, object]:
     return silver_row(number, event_time=(NOW + hours * HOUR) * 1000, **columns)
 
 
+def beside(lake: Lake) -> Path:
+    return Path(lake.uri).parent / "cache"
+
+
 def keep(lake: Lake) -> run.Report:
-    return keep_gold(lake, NOWHERE)
+    return keep_gold(lake, beside(lake))
 
 
 def pending_hours(lake: Lake) -> set[int]:
@@ -138,13 +140,13 @@ def test_a_backfill_without_a_change_commits_nothing_and_covers_nothing(tmp_path
     land(lake, [at(2, 30)])
     before = files(lake)
     hour = hour_number(NOW)
-    done = rebuild_hours(lake, NOWHERE, hour - 2, hour + 2)
+    done = rebuild_hours(lake, beside(lake), hour - 2, hour + 2)
     assert done.hours == 1
     assert [p.version for of in done.tables.values() for p in of] == [None, None, None]
     assert files(lake) == before
     assert pending_hours(lake) == {30}
     # What is built by hand before its turn is found to be there.
-    assert rebuild_hours(lake, NOWHERE, hour + 30, hour + 30).rows > 0
+    assert rebuild_hours(lake, beside(lake), hour + 30, hour + 30).rows > 0
     assert keep(lake).rows == 0
     assert not is_pending(Pinned(lake))
 
@@ -163,7 +165,7 @@ def test_a_killed_run_is_repeated(tmp_path: Path, point: Point, table: int) -> N
             raise CrashError(name)
 
     with pytest.raises(CrashError):
-        keep_gold(lake, NOWHERE, reached=reached)
+        keep_gold(lake, beside(lake), reached=reached)
     assert is_pending(Pinned(lake)) == ((point, table) != (Point.GOLD_COMMITTED, 3))
     done = keep(lake)
     assert gold(lake) == expected(lake)
@@ -176,7 +178,7 @@ def test_the_slower_of_two_runs_begins_anew(tmp_path: Path) -> None:
     lake = new_lake(tmp_path)
     land(lake, [at(1)])
     pause = Pause(Point.GOLD_WRITTEN)
-    slow, result = in_thread(lambda: keep_gold(lake, NOWHERE, reached=pause))
+    slow, result = in_thread(lambda: keep_gold(lake, beside(lake), reached=pause))
     assert pause.there.wait(60)
     land(lake, [at(2), at(3, 30)])
     keep(lake)
@@ -276,7 +278,7 @@ def play_all(lake: Lake, steps: list[tuple[str, object]]) -> None:
     assert gold(lake) == expected(lake)
     before = files(lake)
     assert not keep(lake).days
-    assert rebuild_all(lake, NOWHERE).rows == 0
+    assert rebuild_all(lake, beside(lake)).rows == 0
     assert files(lake) == before
 
 
@@ -300,10 +302,10 @@ def play(lake: Lake, number: int, step: str, given_: object) -> None:
     elif step == "killed":
         assert isinstance(given_, Point)
         with suppress(CrashError):
-            keep_gold(lake, NOWHERE, reached=crash_at(given_))
+            keep_gold(lake, beside(lake), reached=crash_at(given_))
     elif step == "anew":
-        rebuild_all(lake, NOWHERE)
+        rebuild_all(lake, beside(lake))
     elif step == "backfill":
         assert isinstance(given_, int)
         hour = hour_number(NOW) + given_
-        rebuild_hours(lake, NOWHERE, hour - 1, hour + 1)
+        rebuild_hours(lake, beside(lake), hour - 1, hour + 1)

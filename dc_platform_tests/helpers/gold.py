@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
-from dc_platform.contracts.gold import GOLD_TABLES, VALUE_LIMIT, GoldSpec
+from dc_platform.contracts.gold import DBT_TABLES, GOLD_TABLES, VALUE_LIMIT, GoldSpec
 from dc_platform.contracts.tables import SILVER_EVENTS, SILVER_QUARANTINE
 from dc_platform.lake.store import Lake
 from dc_platform_tests.helpers.lake import read_table
@@ -30,7 +30,7 @@ def gold(lake: Lake) -> dict[str, Rows]:
     """What the tables have."""
     return {
         spec.name: sorted(read_table(lake, spec, ", ".join(columns(spec))), key=repr)
-        for spec in GOLD_TABLES
+        for spec in DBT_TABLES
     }
 
 
@@ -48,7 +48,7 @@ def expected(lake: Lake) -> dict[str, Rows]:
         spec.name: sorted(
             (tuple(row[name] for name in columns(spec)) for row in made[spec.name]), key=repr
         )
-        for spec in GOLD_TABLES
+        for spec in DBT_TABLES
     }
 
 
