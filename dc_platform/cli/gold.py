@@ -50,6 +50,7 @@ def build(
     On Trino the tables of DCP_GOLD_TRINO_CATALOG and DCP_GOLD_TRINO_SCHEMA are written: every hour,
     unless some are named.
     """
+    from dc_platform.gold.producers import extras_of
     from dc_platform.gold.run import keep_gold, rebuild_all, rebuild_hours
     from dc_platform.lake.store import Lake
     from dc_platform.points import armed
@@ -61,10 +62,11 @@ def build(
     if target is Target.TRINO:
         _on_trino(configured, span, as_json=as_json)
         return
+    extras = extras_of(configured)
     if span is not None:
-        report = rebuild_hours(lake, cache, *span, reached=reached)
+        report = rebuild_hours(lake, cache, *span, extras, reached=reached)
     else:
-        report = (rebuild_all if full else keep_gold)(lake, cache, reached=reached)
+        report = (rebuild_all if full else keep_gold)(lake, cache, extras, reached=reached)
     _show(report, as_json=as_json)
 
 

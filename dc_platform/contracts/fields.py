@@ -47,11 +47,11 @@ def column_of(field: str) -> str | None:
 
 
 def text_sql(field: str, parameters: Parameters) -> str:
-    """A tag or a payload path as text; raises QueryError."""
+    """A tag or a payload path as text, null in what is no JSON; raises QueryError."""
     tag = field.removeprefix("metadata.tags.")
     if tag != field:
         return f"tags[{parameters.name(tag)}]"
-    return f"(payload ->> {parameters.name(json_path(field))})"
+    return f"try(payload ->> {parameters.name(json_path(field))})"
 
 
 def field_sql(field: str, parameters: Parameters) -> str:

@@ -6,11 +6,11 @@ which a test holds. `grain` are the columns that name a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
-from dc_platform.contracts.spec import TIMESTAMP, TableSpec
+from dc_platform.contracts.sketch_tables import SKETCH_TABLES
+from dc_platform.contracts.spec import TIMESTAMP
+from dc_platform.contracts.spec import GoldSpec as GoldSpec
 
 # Exact sums: 29 digits before the point, 9 behind it.
 DECIMAL = pa.decimal128(38, 9)
@@ -23,18 +23,6 @@ _VERSION = (
 )
 _DATE = "UTC date of the events: the partition."
 _EVENT_COUNT = "Events, an event that sampling kept counted 1/sample_rate; rounded per hour."
-
-
-@dataclass(frozen=True)
-class GoldSpec(TableSpec):
-    """A table of gold. A row belongs to an hour (`hourly`), or to the day of `hour_date`."""
-
-    grain: tuple[str, ...] = ()
-
-    @property
-    def hourly(self) -> bool:
-        """Whether a row belongs to an hour."""
-        return "hour" in self.grain
 
 
 EVENTS_HOURLY = GoldSpec(
@@ -162,5 +150,5 @@ EVENT_TYPES_TOP = GoldSpec(
 
 # What dbt builds.
 DBT_TABLES: tuple[GoldSpec, ...] = (EVENTS_HOURLY, SOURCES_DAILY, EVENT_TYPES_TOP)
-# And what functions make of the same hours (`gold/run.py`, PRODUCERS).
-GOLD_TABLES: tuple[GoldSpec, ...] = (*DBT_TABLES,)
+# And what functions make of the same hours (`gold/producers.py`).
+GOLD_TABLES: tuple[GoldSpec, ...] = (*DBT_TABLES, *SKETCH_TABLES)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from dc_platform.contracts.spec import TIMESTAMP, TableSpec
+from dc_platform.contracts.spec import TIMESTAMP, GoldSpec
 
 DIMENSIONS = pa.map_(pa.string(), pa.string())
 # Exact sums: 29 digits before the point, 9 behind it.
@@ -20,7 +20,7 @@ _SHARED_DOCS = {
     "value_quantiles": "KLL sketch (k 512) of the values, each counted once; null without any.",
 }
 
-SKETCHES_HOURLY = TableSpec(
+SKETCHES_HOURLY = GoldSpec(
     name="gold.sketches_hourly",
     description="Distinct users, frequent items and quantiles per hour, source and event type, as"
     " sketches that merge (docs/sketches.md).",
@@ -61,9 +61,10 @@ SKETCHES_HOURLY = TableSpec(
         "p95_estimate": "95th percentile of payload.value by value_quantiles.",
         "p99_estimate": "99th percentile of payload.value by value_quantiles.",
     },
+    grain=("hour", "tenant_id", "source_id", "event_type"),
 )
 
-METRICS_HOURLY = TableSpec(
+METRICS_HOURLY = GoldSpec(
     name="gold.metrics_hourly",
     description="The defined metrics per hour, source and dimensions (docs/metrics.md).",
     columns=pa.schema(
@@ -110,6 +111,9 @@ METRICS_HOURLY = TableSpec(
         "p99": "99th percentile of the values; null for COUNT and UNIQUE.",
         "uniques_hll": "HyperLogLog (lg_k 14) of the values of a UNIQUE metric; null for others.",
     },
+    # And the dimensions, a map, which Arrow cannot sort by: rows are made in their order, and sorting
+    # by the others leaves them in it.
+    grain=("hour", "tenant_id", "name", "source_id"),
 )
 
 SKETCH_TABLES = (SKETCHES_HOURLY, METRICS_HOURLY)

@@ -60,3 +60,15 @@ class TableSpec:
         if self.partition_by is None:
             return self.columns
         return self.columns.remove(self.columns.get_field_index(self.partition_by))
+
+
+@dataclass(frozen=True)
+class GoldSpec(TableSpec):
+    """A table of gold. A row belongs to an hour (`hourly`), or to the day of `hour_date`."""
+
+    grain: tuple[str, ...] = ()
+
+    @property
+    def hourly(self) -> bool:
+        """Whether a row belongs to an hour."""
+        return "hour" in self.grain

@@ -18,7 +18,6 @@ from dc_platform.contracts.ops_tables import (
     REPLAYS,
     TOMBSTONES,
 )
-from dc_platform.contracts.sketch_tables import SKETCH_TABLES
 from dc_platform.contracts.spec import ADDRESS
 from dc_platform.contracts.spec import TIMESTAMP as TIMESTAMP
 from dc_platform.contracts.spec import TableSpec as TableSpec
@@ -243,7 +242,6 @@ TABLES: tuple[TableSpec, ...] = (
     TOMBSTONES,
     DELETIONS,
     *GOLD_TABLES,
-    *SKETCH_TABLES,
 )
 
 

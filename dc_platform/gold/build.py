@@ -24,9 +24,6 @@ from dc_platform.lake.table import Snapshot
 _FILE = "scratch.duckdb"
 _DAY_US = 24 * HOUR_US
 
-# See `run.Producer`.
-Make = Callable[[duckdb.DuckDBPyConnection, Work], pa.Table]
-
 
 @dataclass(frozen=True)
 class Built:
@@ -44,19 +41,29 @@ class Built:
             )
             return found.to_arrow_table().cast(spec.columns)
 
-    def produced(self, make: Make, work: Work) -> pa.Table:
-        """The rows of a table that a function makes of the same views."""
+    def produced(
+        self,
+        spec: GoldSpec,
+        make: Callable[[duckdb.DuckDBPyConnection, Work], pa.Table],
+        work: Work,
+    ) -> pa.Table:
+        """The rows of a table that a function makes of the same views, in the order of its grain."""
         with _open(self.directory) as connection:
-            return make(connection, work)
+            rows = make(connection, work).cast(spec.columns)
+        return rows.sort_by([(name, "ascending") for name in spec.grain])
 
 
 def build(pinned: Pinned, work: Work, directory: Path, cache: Path) -> Built:
-    """Build the hours and days of `work`; raises AuditError when a test does not hold."""
+    """Build the hours and days of `work`; raises AuditError when a test does not hold. Work on metrics
+    alone leaves dbt out.
+    """
     with _open(directory) as connection:
         for statement in _statements(pinned, work):
             connection.execute(statement)
         _insert(connection, "hours", "hour", [hour * HOUR_US for hour in work.hours], TIMESTAMP)
         _insert(connection, "days", "day", sorted(work.days), pa.date32())
+    if work.only_metrics:
+        return Built(directory, [])
     return Built(directory, run_dbt(["build"], target="duckdb", directory=directory, cache=cache))
 
 

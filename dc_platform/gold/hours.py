@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from dc_platform.contracts.fields import Parameters
@@ -18,8 +18,9 @@ def each_hour(hours: Iterable[datetime]) -> Iterator[datetime]:
 
 def within(hour: datetime, parameters: Parameters) -> str:
     """The condition that an event lies in the hour."""
-    first, end = parameters.name(hour), parameters.name(hour + timedelta(hours=1))
-    return f"event_time >= {first} and event_time < {end}"
+    first = f"{parameters.name(hour)}::timestamptz"
+    # Added there: the last hour of 9999 has no end that Python can name.
+    return f"event_time >= {first} and event_time < {first} + interval 1 hour"
 
 
 def of_hour(hour: datetime, silver_version: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from datetime import date
 from functools import cached_property
 
 from dc_platform.contracts.gold import EVENTS_HOURLY, GOLD_TABLES
+from dc_platform.contracts.sketch_tables import METRICS_HOURLY
 from dc_platform.contracts.tables import SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
 from dc_platform.gold.project import models_hash
 from dc_platform.lake.balance import HOUR_US
@@ -67,6 +68,16 @@ class Pinned:
         known = [version for version in versions if version is not None]
         return min(known) if len(known) == len(versions) else None
 
+    @property
+    def metrics_app(self) -> str:
+        """Whose txn says with which version of the registry metrics are defined."""
+        return f"gold/metrics/{self.followed[SILVER_EVENTS.name].id}"
+
+    @property
+    def metrics_version(self) -> int | None:
+        """The version of the registry whose definitions gold.metrics_hourly covers."""
+        return self.gold[METRICS_HOURLY.name].txn(self.metrics_app)
+
     def versions(self) -> dict[str, int]:
         """App id → pinned version."""
         return {self.app_id(spec): self.followed[spec.name].version for spec, _ in _FOLLOWED}
@@ -77,13 +88,15 @@ class Work:
     """Epoch hours to build, with rows of silver that touch them, and epoch days, theirs among them.
 
     `covers`: app id → version that gold covers when all of it is published; empty for hours that were
-    named by hand. `everything`: no version was covered.
+    named by hand. `everything`: no version was covered. `only_metrics`: definitions changed, silver did
+    not.
     """
 
     hours: Mapping[int, int]
     days: frozenset[int]
     covers: Mapping[str, int]
     everything: bool = False
+    only_metrics: bool = False
 
     def __bool__(self) -> bool:
         """Whether there is anything to build."""
@@ -132,6 +145,14 @@ def everything(pinned: Pinned) -> Work:
     for table in pinned.gold.values():
         days |= {epoch_day(day) for day in _days_in(table.snapshot())}
     return Work(hours, days, pinned.versions(), everything=True)
+
+
+def redefined(pinned: Pinned) -> Work:
+    """Every hour of silver and of the metrics, for definitions that changed."""
+    metrics = pinned.gold[METRICS_HOURLY.name].snapshot()
+    gone = dict.fromkeys(hours_in("hour", metrics.paths), 0)
+    hours = {**gone, **hours_in("event_time", pinned.silver.paths)}
+    return Work(hours, days_of(hours), {}, only_metrics=True)
 
 
 def by_hand(pinned: Pinned, first: int, last: int) -> Work:

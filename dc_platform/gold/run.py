@@ -18,11 +18,13 @@ from pathlib import Path
 
 import psutil
 
-from dc_platform.contracts.gold import DBT_TABLES, GOLD_TABLES, GoldSpec
+from dc_platform.contracts.gold import DBT_TABLES, GOLD_TABLES
+from dc_platform.contracts.sketch_tables import METRICS_HOURLY
 from dc_platform.errors import CommitConflictError
-from dc_platform.gold.build import Built, Make, build
+from dc_platform.gold.build import Built, build
 from dc_platform.gold.dbt import Outcome
-from dc_platform.gold.pending import Pinned, Work, by_hand, everything, pending
+from dc_platform.gold.pending import Pinned, Work, by_hand, everything, pending, redefined
+from dc_platform.gold.producers import Extras, Producers
 from dc_platform.gold.publish import Published, publish
 from dc_platform.lake.store import Lake
 from dc_platform.points import Point, Reached, unarmed
@@ -33,21 +35,6 @@ _RETRIES = 5
 # Rows of silver that one build aggregates. Quantiles and different users are held in memory, and a
 # build is published as a whole.
 _ROWS_AT_ONCE = 20_000_000
-
-
-@dataclass(frozen=True)
-class Producer:
-    """A further table of the same hours, which dbt does not build. `make` gets a connection to the
-    scratch file, with the views `silver.events` and `silver.events_of_days` and the tables `run.hours`
-    and `run.days`, and gives the rows of the touched hours (days) with the columns of `spec`.
-    """
-
-    spec: GoldSpec
-    make: Make
-
-
-# Their specs stand in GOLD_TABLES, too.
-PRODUCERS: tuple[Producer, ...] = ()
 
 
 @dataclass
@@ -82,38 +69,64 @@ class Report:
 
 
 Choose = Callable[[Pinned], Work]
+_PLAIN = Extras()
 
 
-def keep_gold(lake: Lake, cache: Path, *, reached: Reached = unarmed) -> Report:
+def keep_gold(
+    lake: Lake, cache: Path, extras: Extras = _PLAIN, *, reached: Reached = unarmed
+) -> Report:
     """Build and publish what gold lacks."""
-    return _run(lake, cache, pending, reached)
+    report = _run(lake, cache, pending, extras, reached)
+    if extras.differ_from(Pinned(lake).metrics_version):
+        _run(lake, cache, redefined, extras, reached, report)
+    return report
 
 
-def rebuild_all(lake: Lake, cache: Path, *, reached: Reached = unarmed) -> Report:
+def rebuild_all(
+    lake: Lake, cache: Path, extras: Extras = _PLAIN, *, reached: Reached = unarmed
+) -> Report:
     """Build every hour anew."""
-    return _run(lake, cache, everything, reached)
+    return _run(lake, cache, everything, extras, reached)
 
 
 def rebuild_hours(
-    lake: Lake, cache: Path, first: int, last: int, *, reached: Reached = unarmed
+    lake: Lake,
+    cache: Path,
+    first: int,
+    last: int,
+    extras: Extras = _PLAIN,
+    *,
+    reached: Reached = unarmed,
 ) -> Report:
     """Build the epoch hours from `first` to `last` anew: a backfill. What is covered stays as it is."""
-    return _run(lake, cache, lambda pinned: by_hand(pinned, first, last), reached)
+    return _run(lake, cache, lambda pinned: by_hand(pinned, first, last), extras, reached)
 
 
-def _run(lake: Lake, cache: Path, choose: Choose, reached: Reached) -> Report:
-    report = Report()
+def _run(
+    lake: Lake,
+    cache: Path,
+    choose: Choose,
+    extras: Extras,
+    reached: Reached,
+    report: Report | None = None,
+) -> Report:
+    report = report or Report()
     begun, used = time.monotonic(), _cpu_seconds()
+    producers = extras.pinned()
     with _scratch(cache) as root:
         pinned = Pinned(lake)
         work = choose(pinned)
-        report.everything = work.everything
+        if extras.metrics is not None and (work.everything or work.only_metrics):
+            # All hours have these definitions then; some hours would say nothing of the others.
+            version = {pinned.metrics_app: producers.definitions.version}
+            work = replace(work, covers={**work.covers, **version})
+        report.everything |= work.everything
         for number, part in enumerate(in_parts(work, _ROWS_AT_ONCE)):
             directory = root / str(number)
             directory.mkdir()
-            _one(lake, cache, part, directory, report, reached)
-    report.seconds = round(time.monotonic() - begun, 3)
-    report.cpu_seconds = round(_cpu_seconds() - used, 3)
+            _one(lake, cache, part, producers, directory, report, reached)
+    report.seconds += round(time.monotonic() - begun, 3)
+    report.cpu_seconds += round(_cpu_seconds() - used, 3)
     return report
 
 
@@ -140,7 +153,15 @@ def in_parts(work: Work, rows: int) -> Iterator[Work]:
         yield replace(work, hours=hours, days=frozenset(chosen), covers=covers)
 
 
-def _one(lake: Lake, cache: Path, work: Work, root: Path, report: Report, reached: Reached) -> None:
+def _one(
+    lake: Lake,
+    cache: Path,
+    work: Work,
+    producers: Producers,
+    root: Path,
+    report: Report,
+    reached: Reached,
+) -> None:
     """Build and publish a part; begins anew when another run was quicker."""
     for attempt in range(_RETRIES):
         # Not what the whole run pinned: each part and attempt is of the newest versions.
@@ -150,7 +171,7 @@ def _one(lake: Lake, cache: Path, work: Work, root: Path, report: Report, reache
         built = build(pinned, work, directory, cache)
         reached(Point.GOLD_BUILT)
         try:
-            done = _publish(pinned, built, work, reached)
+            done = _publish(pinned, built, work, producers, reached)
         except CommitConflictError as error:
             log.info("%s; building anew", error)
             continue
@@ -165,17 +186,22 @@ def _one(lake: Lake, cache: Path, work: Work, root: Path, report: Report, reache
     raise CommitConflictError(f"gold: {_RETRIES} times another run was quicker; trying again later")
 
 
-def _publish(pinned: Pinned, built: Built, work: Work, reached: Reached) -> Mapping[str, Published]:
+def _publish(
+    pinned: Pinned, built: Built, work: Work, producers: Producers, reached: Reached
+) -> Mapping[str, Published]:
     figures = {
         "hours": len(work.hours),
         "days": len(work.days),
         "silver_version": pinned.silver.version,
     }
-    rows = {spec.name: built.rows(spec) for spec in DBT_TABLES}
-    rows |= {made.spec.name: built.produced(made.make, work) for made in PRODUCERS}
+    rows = {} if work.only_metrics else {spec.name: built.rows(spec) for spec in DBT_TABLES}
+    for spec, make in producers.makes:
+        if spec is METRICS_HOURLY or not work.only_metrics:
+            rows[spec.name] = built.produced(spec, make, work)
     return {
         spec.name: publish(pinned, spec, rows[spec.name], work, figures, reached)
         for spec in GOLD_TABLES
+        if spec.name in rows
     }
 
 

@@ -93,7 +93,7 @@ def _sql(hour: datetime, item_fields: Sequence[str], parameters: Parameters) -> 
     return f"""
 with picked as (
     select {keys}, {WEIGHT_SQL} as weight,
-        json_extract_string(payload, {paths}::varchar[]) as f
+        try(json_extract_string(payload, {paths}::varchar[])) as f
     from silver.events where {within(hour, parameters)}
 ),
 events as (

@@ -35,7 +35,7 @@ from dc_platform.gold.run import Report, keep_gold, rebuild_hours
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.orchestration.assets import DAYS, OWNERS, QUARANTINE_KEY, SILVER_KEY
-from dc_platform.orchestration.gold_sensor import JOB, alive
+from dc_platform.orchestration.gold_sensor import JOB, alive, extras
 from dc_platform.orchestration.metadata import column_schema
 from dc_platform.points import armed
 from dc_platform.settings import settings
@@ -113,7 +113,7 @@ def gold_tables(
     window = context.partition_time_window
     first, last = epoch_day(window.start.date()), epoch_day(window.end.date()) - 1
     try:
-        report = rebuild_hours(_lake(), _cache(), first * 24, last * 24 + 23)
+        report = rebuild_hours(_lake(), _cache(), first * 24, last * 24 + 23, extras())
     except AuditError as error:
         yield from (dg.AssetCheckResult(**fields) for fields in _results(error.outcomes))
         raise dg.Failure(str(error)) from error
@@ -130,7 +130,7 @@ def build_gold(context: dg.OpExecutionContext) -> None:
     """Builds and publishes what gold lacks, and reports it."""
     try:
         with alive():
-            report = keep_gold(_lake(), _cache(), reached=armed(settings().crash_at))
+            report = keep_gold(_lake(), _cache(), extras(), reached=armed(settings().crash_at))
     except AuditError as error:
         _report_checks(context.instance, error.outcomes)
         raise dg.Failure(str(error)) from error

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 import dagster as dg
 from filelock import FileLock, Timeout
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import PlatformError
 from dc_platform.gold.pending import Pinned, is_pending
+from dc_platform.gold.producers import Extras, extras_of
 from dc_platform.lake.store import Lake
 from dc_platform.settings import settings
 
@@ -37,6 +39,12 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+
+
+@cache
+def extras() -> Extras:
+    """What the further tables are made with; the registry is opened once in a process."""
+    return extras_of(settings())
 
 
 def _lock() -> FileLock:
@@ -77,7 +85,7 @@ def gold_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """One tick: at most one run."""
     lake = Lake(settings().lake)
     try:
-        if not lake.exists(SILVER_EVENTS) or not is_pending(Pinned(lake)):
+        if not lake.exists(SILVER_EVENTS) or not _lacks(Pinned(lake)):
             return dg.SensorResult(skip_reason="gold covers all that has landed")
     except PlatformError as error:
         return dg.SensorResult(skip_reason=f"cannot look: {error}")
@@ -85,6 +93,11 @@ def gold_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if why:
         return dg.SensorResult(skip_reason=why)
     return dg.SensorResult(run_requests=[dg.RunRequest()])
+
+
+def _lacks(pinned: Pinned) -> bool:
+    """Whether silver has hours, or the registry has metrics, that gold lacks."""
+    return is_pending(pinned) or extras().differ_from(pinned.metrics_version)
 
 
 def _must_wait(instance: dg.DagsterInstance) -> str | None:

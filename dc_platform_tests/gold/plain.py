@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from dc_platform.contracts.gold import GoldSpec
-from dc_platform.gold.build import Built, Make
+from dc_platform.gold.build import Built
 from dc_platform.gold.pending import Pinned, Work, epoch_day
-from dc_platform.gold.run import PRODUCERS
+from dc_platform.gold.producers import Make
 from dc_platform_tests.helpers.events import HOUR
 from dc_platform_tests.helpers.gold import columns, expected
 
@@ -40,10 +40,9 @@ class Counted(Built):
         table = pa.Table.from_pylist(touched, schema=spec.columns)
         return table.sort_by([(name, "ascending") for name in spec.grain])
 
-    def produced(self, make: Make, work: Work) -> pa.Table:
+    def produced(self, spec: GoldSpec, make: Make, work: Work) -> pa.Table:
         """What functions make needs the scratch file that there is not."""
-        specs = [producer.spec for producer in PRODUCERS if producer.make is make]
-        return specs[0].columns.empty_table()
+        return spec.columns.empty_table()
 
 
 def count(pinned: Pinned, work: Work, directory: Path, cache: Path) -> Counted:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dc_platform.contracts.gold import GOLD_TABLES
+from dc_platform.contracts.gold import DBT_TABLES
 from dc_platform.gold import project
 from dc_platform.gold.dbt import AuditError
 from dc_platform.gold.run import keep_gold, rebuild_all, rebuild_hours
@@ -60,7 +60,7 @@ def test_gold_follows_silver(tmp_path: Path, cache: Path) -> None:
 
 
 def versions_of(lake: Lake) -> list[int]:
-    return [LakeTable(lake, spec).version for spec in GOLD_TABLES]
+    return [LakeTable(lake, spec).version for spec in DBT_TABLES]
 
 
 def test_an_hour_that_loses_its_rows_leaves_gold(tmp_path: Path, cache: Path) -> None:
