@@ -38,7 +38,6 @@ def show(connection: duckdb.DuckDBPyConnection) -> Show:
 
     def make(rows: Sequence[dict[str, Any]]) -> None:
         connection.register("shown", silver_table(rows))
-        connection.execute("create or replace temp view shown_events as select * from shown")
         connection.execute("create or replace view silver.events as select * from shown")
 
     return make
