@@ -53,6 +53,20 @@ def test_a_source_is_created_while_no_stack_runs(tmp_path: Path, registry: Datab
     assert again.stderr == f"error: there is no source {made['sourceId']}\n"
 
 
+def test_sampling_is_set_and_what_is_no_rule_is_one_line(
+    tmp_path: Path, registry: Database
+) -> None:
+    made = json.loads(dcp("source", "create", "s", "--json", "--data-dir", str(tmp_path)).stdout)
+    here = (made["sourceId"], "--data-dir", str(tmp_path))
+    done = dcp("source", "sample", *here, "--target", "50", "--event-type", "a=b=0.5", "--json")
+    rule = {"targetEventsPerSecond": 50.0, "eventTypes": {"a=b": 0.5}}
+    assert json.loads(done.stdout) == rule, done.stderr
+    assert Sources(registry).sampling()[made["sourceId"]].stored() == rule
+    for wrong in (["--rate", "2"], [], ["--rate", "0.5", "--event-type", "a"]):
+        done = dcp("source", "sample", *here, *wrong)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
 @pytest.mark.parametrize("scope", ["query", "admin"])
 def test_a_token_has_its_scope(tmp_path: Path, registry: Database, scope: str) -> None:
     done = dcp("token", "create", "--scope", scope, "--json", "--data-dir", str(tmp_path))

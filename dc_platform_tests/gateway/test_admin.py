@@ -39,6 +39,22 @@ def admin(app: FastAPI, database: Database) -> Admin:
     return Admin(app, Tokens(database).create(Scope.ADMIN))
 
 
+def test_a_rule_of_sampling_is_kept_until_another_one_is_given(
+    admin: Admin, sources: Sources
+) -> None:
+    adaptive = {"targetEventsPerSecond": 50.0, "eventTypes": {"buy": 1.0}}
+    source_id = admin.create(sampling=adaptive)
+    assert admin.ask("GET", f"/{source_id}").json()["sampling"] == adaptive
+    assert admin.ask("PUT", f"/{source_id}", json={"name": "s"}).json()["sampling"] == adaptive
+    fixed = admin.ask("PUT", f"/{source_id}", json={"sampling": {"rate": 0.5}})
+    assert fixed.json()["sampling"] == {"rate": 0.5}
+    assert sources.sampling()[source_id].rate == 0.5
+    for wrong in ({}, {"rate": 2}, {"rate": 0.5, "targetEventsPerSecond": 1}, [0.5]):
+        assert admin.ask("PUT", f"/{source_id}", json={"sampling": wrong}).status_code == 422
+    admin.ask("DELETE", f"/{source_id}")
+    assert sources.sampling() == {}
+
+
 def test_a_source_from_its_creation_to_its_end(admin: Admin, sources: Sources) -> None:
     answer = admin.ask(
         "POST", json={**NEW, "metadata": {"région": ["é", None]}, "schema": {"fields": []}}
@@ -62,6 +78,7 @@ def test_a_source_from_its_creation_to_its_end(admin: Admin, sources: Sources) -
         "metadata": {"région": ["é", None]},
         "schema": bound,
         "schemas": [bound],
+        "sampling": None,
         "ingestionRate": 0,
         "status": "ACTIVE",
         "failure": None,
