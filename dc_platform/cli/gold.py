@@ -77,7 +77,7 @@ def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     pinned = Pinned(Lake(_settings(data_dir).lake))
     work = pending(pinned)
-    answer = {
+    answer: dict[str, Any] = {
         "covered": {s.name: pinned.covered(s) for s in (SILVER_EVENTS, SILVER_QUARANTINE)},
         "newest": {name: table.version for name, table in pinned.followed.items()},
         "rows": {s.name: pinned.gold[s.name].snapshot().rows for s in GOLD_TABLES},

@@ -22,7 +22,7 @@ from dc_platform.contracts.gold import DBT_TABLES, GOLD_TABLES, GoldSpec
 from dc_platform.errors import CommitConflictError
 from dc_platform.gold.build import Built, Make, build
 from dc_platform.gold.dbt import Outcome
-from dc_platform.gold.pending import Pinned, Work, by_hand, everything, pending
+from dc_platform.gold.pending import Pinned, Work, by_hand, completed, everything, pending
 from dc_platform.gold.publish import Published, publish
 from dc_platform.lake.store import Lake
 from dc_platform.points import Point, Reached, unarmed
@@ -145,6 +145,7 @@ def _one(lake: Lake, cache: Path, work: Work, root: Path, report: Report, reache
     for attempt in range(_RETRIES):
         # Not what the whole run pinned: each part and attempt is of the newest versions.
         pinned = Pinned(lake)
+        work = completed(pinned, work)
         directory = root / str(attempt)
         directory.mkdir()
         built = build(pinned, work, directory, cache)
