@@ -94,7 +94,9 @@ def is_pending(pinned: Pinned) -> bool:
     """Whether gold lacks anything, in some milliseconds: no data file is read."""
     for spec, _ in _FOLLOWED:
         found = _changes(pinned, spec)
-        if found is None and not (pinned.silver.paths or pinned.quarantine.paths):
+        if found is None and not any(
+            snapshot.paths for snapshot in (pinned.silver, pinned.quarantine, pinned.published)
+        ):
             return False
         if found is None or found.touched:
             return True
