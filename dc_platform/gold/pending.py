@@ -10,7 +10,7 @@ calendar is never asked: an event that comes years late touches its hour like an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 
@@ -107,7 +107,9 @@ def is_pending(pinned: Pinned) -> bool:
     """Whether gold lacks anything, in some milliseconds: no data file is read."""
     for spec, _ in _FOLLOWED:
         found = _changes(pinned, spec)
-        if found is None and not (pinned.silver.paths or pinned.quarantine.paths):
+        if found is None and not any(
+            snapshot.paths for snapshot in (pinned.silver, pinned.quarantine, pinned.published)
+        ):
             return False
         if found is None or found.touched:
             return True
@@ -166,6 +168,24 @@ def by_hand(pinned: Pinned, first: int, last: int) -> Work:
     rejected = hours_in("received_at", pinned.quarantine.overlapping("received_at", ranges).paths)
     near = [hour for hour in rejected if first <= hour <= last]
     return Work(hours, days_of([*hours, *near]), {})
+
+
+def completed(pinned: Pinned, work: Work) -> Work:
+    """The work with every hour of its days that gold lacks: a day is made of its hours and of silver,
+    and both have to be of the same version.
+    """
+    found = _changes(pinned, SILVER_EVENTS)
+    touched = None
+    if found is not None:
+        touched = hours_touched(pinned.lake, SILVER_EVENTS, found, "event_time")
+    if touched is None:
+        ranges = [(day * 24 * HOUR_US, (day + 1) * 24 * HOUR_US - 1) for day in work.days]
+        touched = {
+            **hours_in("hour", pinned.published.overlapping("hour", ranges).paths),
+            **hours_in("event_time", pinned.silver.overlapping("event_time", ranges).paths),
+        }
+    lacking = {hour: rows for hour, rows in touched.items() if hour // 24 in work.days}
+    return replace(work, hours={**lacking, **work.hours})
 
 
 def days_of(hours: Iterable[int]) -> frozenset[int]:

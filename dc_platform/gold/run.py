@@ -23,7 +23,15 @@ from dc_platform.contracts.sketch_tables import METRICS_HOURLY
 from dc_platform.errors import CommitConflictError
 from dc_platform.gold.build import Built, build
 from dc_platform.gold.dbt import Outcome
-from dc_platform.gold.pending import Pinned, Work, by_hand, everything, pending, redefined
+from dc_platform.gold.pending import (
+    Pinned,
+    Work,
+    by_hand,
+    completed,
+    everything,
+    pending,
+    redefined,
+)
 from dc_platform.gold.producers import Extras, Producers
 from dc_platform.gold.publish import Published, publish
 from dc_platform.lake.store import Lake
@@ -166,6 +174,7 @@ def _one(
     for attempt in range(_RETRIES):
         # Not what the whole run pinned: each part and attempt is of the newest versions.
         pinned = Pinned(lake)
+        work = completed(pinned, work)
         directory = root / str(attempt)
         directory.mkdir()
         built = build(pinned, work, directory, cache)

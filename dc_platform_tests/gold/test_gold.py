@@ -63,6 +63,17 @@ def versions_of(lake: Lake) -> list[int]:
     return [LakeTable(lake, spec).version for spec in DBT_TABLES]
 
 
+def test_an_hour_by_hand_takes_along_what_its_day_lacks(tmp_path: Path, cache: Path) -> None:
+    """Else the day would have users of an hour that it does not have."""
+    lake = new_lake(tmp_path)
+    land(lake, [silver_row(1, payload='{"userId":1}')])
+    keep_gold(lake, cache)
+    later = (NOW + HOUR) * 1000
+    land(lake, [silver_row(n, event_time=later, payload=f'{{"userId":{n}}}') for n in (2, 3)])
+    assert rebuild_hours(lake, cache, NOW // HOUR, NOW // HOUR).hours == 2
+    assert gold(lake) == expected(lake)
+
+
 def test_an_hour_that_loses_its_rows_leaves_gold(tmp_path: Path, cache: Path) -> None:
     lake = new_lake(tmp_path)
     land(lake, [silver_row(1), silver_row(2, event_time=(NOW + 50 * HOUR) * 1000)])

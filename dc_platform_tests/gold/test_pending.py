@@ -69,6 +69,21 @@ def test_what_came_and_what_left_is_pending(tmp_path: Path) -> None:
     assert gold(lake) == expected(lake)
 
 
+def test_a_silver_that_lost_everything_empties_gold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = new_lake(tmp_path)
+    land(lake, [at(1)])
+    keep(lake)
+    delete(lake, lambda row: True)
+    # Nothing is covered: gold alone says which hours there were.
+    monkeypatch.setattr("dc_platform.gold.pending.models_hash", lambda: "others")
+    assert pending_hours(lake) == {0}
+    keep(lake)
+    assert gold(lake) == expected(lake) == {spec.name: [] for spec in DBT_TABLES}
+    assert not is_pending(Pinned(lake))
+
+
 def test_compaction_is_no_news_and_hides_none(tmp_path: Path) -> None:
     lake = new_lake(tmp_path)
     land(lake, [at(1)])
