@@ -2,8 +2,6 @@
 soon as somebody asks for a deletion.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
