@@ -19,6 +19,13 @@ from dc_platform_tests.retention.test_deletion import land, records
 
 
 @pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    (tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as made:
+        yield made
+
+
+@pytest.fixture
 def retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Retention]:
     monkeypatch.setenv("DCP_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DCP_TIER_HOT_DAYS", "0.001")
@@ -35,14 +42,13 @@ def requests(instance: dg.DagsterInstance) -> list[str]:
     return [str(request.run_key) for request in data.run_requests or ()]
 
 
-def test_the_asset_deletes_and_tells(tmp_path: Path, retention: Retention) -> None:
+def test_the_asset_deletes_and_tells(instance: dg.DagsterInstance, retention: Retention) -> None:
     policies(retention, {"*": 30, "audit": 365})
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
-        assert requests(instance) == []
-        result = dg.materialize([retention_asset], instance=instance)
-        metadata = result.asset_materializations_for_node("ops__retention")[0].metadata
-        # Its files wait for readers; until then there is nothing to do.
-        assert requests(instance) == []
+    assert requests(instance) == []
+    result = dg.materialize([retention_asset], instance=instance)
+    metadata = result.asset_materializations_for_node("ops__retention")[0].metadata
+    # Its files wait for readers; until then there is nothing to do.
+    assert requests(instance) == []
     assert result.success
     assert set(silver(Lake(settings().lake))) == ids([3, 4, 5, 6])
     assert metadata["rows deleted"].value == 9
@@ -53,13 +59,14 @@ def test_the_asset_deletes_and_tells(tmp_path: Path, retention: Retention) -> No
     assert str(metadata["plot"].value).startswith("![tiers](data:image/png")
 
 
-def test_the_sensor_starts_a_run_for_what_was_asked(tmp_path: Path, retention: Retention) -> None:
+def test_the_sensor_starts_a_run_for_what_was_asked(
+    instance: dg.DagsterInstance, retention: Retention
+) -> None:
     asked = retention.request(
         Kind.PERSON, "default", {"field": "n", "value": "5", "ends": {}}, who="me", at_once=True
     )
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
-        [key] = requests(instance)
-        assert key.startswith(asked.deletion_id)
-        assert dg.materialize([retention_asset], instance=instance).success
-        assert requests(instance) == []
+    [key] = requests(instance)
+    assert key.startswith(asked.deletion_id)
+    assert dg.materialize([retention_asset], instance=instance).success
+    assert requests(instance) == []
     assert not ids([5]) & set(silver(Lake(settings().lake)))
