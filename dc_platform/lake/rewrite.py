@@ -27,6 +27,7 @@ from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import (
     ROW_GROUP_ROWS,
     DataFile,
+    needle_options,
     statistics,
     writer_options,
 )
@@ -140,7 +141,7 @@ def _sorted(
 ) -> DataFile | None:
     """The rows in order; None where DuckDB cannot sort them."""
     root = lake.uri_of(spec)
-    largest = _largest_row(root, paths)
+    largest, count = _largest_row(root, paths)
     if largest * _SORT_ROWS > _SORT_MEMORY_MB * 2**20:
         return None
     memory = f"{_SORT_MEMORY_MB}MiB"
@@ -148,7 +149,8 @@ def _sorted(
         with scratch(memory=memory, threads=1) as connection, cancelled.of(connection):
             full = [f"{root}/{path}" for path in paths]
             rows = _in_order(connection, full, spec, _batch_rows(largest))
-            return _write(lake, spec, path, day, cancelled.heed(rows))
+            pieces = cancelled.heed(rows)
+            return _write(lake, spec, path, day, pieces, **needle_options(spec, count))
     except duckdb.OutOfMemoryException as error:
         # A few large rows together among many small ones.
         log.warning("%s is merged without order: %s", spec.name, error)
@@ -172,14 +174,15 @@ def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[
                     yield pa.Table.from_batches([batch]).cast(spec.file_schema)
 
 
-def _largest_row(root: str, paths: Sequence[str]) -> int:
-    """Bytes of a row in the row group whose rows are the largest."""
-    largest = 0
+def _largest_row(root: str, paths: Sequence[str]) -> tuple[int, int]:
+    """Bytes of a row in the row group whose rows are the largest, and how many rows there are."""
+    largest = count = 0
     for path in paths:
         with _reading(root, path) as file:
             sizes = (_row_bytes(file, group) for group in range(file.num_row_groups))
             largest = max(largest, *sizes, 0)
-    return largest
+            count += file.metadata.num_rows
+    return largest, count
 
 
 @contextmanager
@@ -217,13 +220,20 @@ def _in_order(
 
 
 def _write(
-    lake: Lake, spec: TableSpec, path: str, day: date, pieces: Iterable[pa.Table]
+    lake: Lake,
+    spec: TableSpec,
+    path: str,
+    day: date,
+    pieces: Iterable[pa.Table],
+    **options: Any,
 ) -> DataFile:
     stats: dict[str, Any] = statistics(spec.file_schema.empty_table(), spec.statistics)
     try:
         with (
             lake.output(spec, path) as sink,
-            pq.ParquetWriter(sink, spec.file_schema, **writer_options(spec)) as writer,
+            pq.ParquetWriter(
+                sink, spec.file_schema, **{**writer_options(spec), **options}
+            ) as writer,
         ):
             for group in _groups(pieces):
                 writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
