@@ -12,8 +12,11 @@ import pytest
 from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS
 from dc_platform.lake.parquet import needle_options
 from dc_platform.lake.rewrite import Cancellation, merge_files
+from dc_platform.lake.sizes import sizes
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
+from dc_platform_tests.helpers.events import NOW
+from dc_platform_tests.helpers.lake import silver_row, write_silver
 from dc_platform_tests.helpers.landing import CLOCK, batch, committer, lines
 from dc_platform_tests.helpers.records import block
 
@@ -67,3 +70,16 @@ def test_files_that_are_merged_again_soon_have_none(lake: Lake) -> None:
 def test_a_small_file_has_a_small_filter_and_bronze_none() -> None:
     assert needle_options(SILVER_EVENTS, 5)["bloom_filter_options"]["event_id"]["ndv"] == 5
     assert needle_options(BRONZE_EVENTS, 5) == {}
+
+
+def test_what_bounds_rule_out_is_told(lake: Lake) -> None:
+    """Three files of one moment, and four of another hour each."""
+    found = sizes(lake, SILVER_EVENTS)
+    assert (found.files, found.groups, found.rows) == (3, 3, 300)
+    assert found.skipped == {"source_id": 0.0, "event_time": 0.0}
+    hours = [(NOW + hour * 3_600_000) * 1000 for hour in range(1, 5)]
+    rows = [silver_row(number, event_time=at) for number, at in enumerate(hours)]
+    table = LakeTable(lake, SILVER_EVENTS)
+    table.commit([write_silver(lake, [row]) for row in rows], txns={}, exact=True)
+    # Of seven groups a value of the three is in three, one of the four in one.
+    assert sizes(lake, SILVER_EVENTS).skipped["event_time"] == round((3 * 4 + 4 * 6) / 49, 3)
