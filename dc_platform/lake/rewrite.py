@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -27,6 +27,7 @@ from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import (
     ROW_GROUP_ROWS,
     DataFile,
+    needle_options,
     statistics,
     whole,
     writer_options,
@@ -144,15 +145,16 @@ def _sorted(
 ) -> DataFile | None:
     """The rows in order; None where DuckDB cannot sort them."""
     root = lake.uri_of(spec)
-    largest, lacking = look_at(root, paths, spec)
-    if not can_sort(largest):
+    seen = look_at(root, paths, spec)
+    if not can_sort(seen.row_bytes):
         return None
     memory = f"{SORT_MEMORY_MB}MiB"
     try:
         with scratch(memory=memory, threads=1) as connection, cancelled.of(connection):
             full = [f"{root}/{path}" for path in paths]
-            rows = _in_order(connection, full, lacking, spec, batch_rows(largest))
-            return write_rows(lake, spec, path, day, cancelled.heed(rows))
+            rows = _in_order(connection, full, seen.lacking, spec, batch_rows(seen.row_bytes))
+            options = {**writer_options(spec), **needle_options(spec, seen.rows)}
+            return write_rows(lake, spec, path, day, cancelled.heed(rows), options=options)
     except duckdb.OutOfMemoryException as error:
         # A few large rows together among many small ones.
         log.warning("%s is merged without order: %s", spec.name, error)
@@ -177,18 +179,28 @@ def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[
                     yield whole(pa.Table.from_batches([batch]), spec.file_schema)
 
 
-def look_at(root: str, paths: Sequence[str], spec: TableSpec) -> tuple[int, list[str]]:
-    """(bytes of a row in the row group whose rows are the largest, absolute paths of the files that
-    lack a column).
+class Look(NamedTuple):
+    """What is to be known of files before they become one: bytes of a row in the row group whose rows
+    are the largest, rows, and absolute paths of those that lack a column.
     """
-    largest, lacking = 0, []
+
+    row_bytes: int
+    rows: int
+    lacking: list[str]
+
+
+def look_at(root: str, paths: Sequence[str], spec: TableSpec) -> Look:
+    """Read the footers of some files of a table; paths are relative to it."""
+    largest = count = 0
+    lacking = []
     for path in paths:
         with _reading(root, path) as file:
             sizes = (_row_bytes(file, group) for group in range(file.num_row_groups))
             largest = max(largest, *sizes, 0)
+            count += file.metadata.num_rows
             if not set(spec.added) <= set(file.schema_arrow.names):
                 lacking.append(f"{root}/{path}")
-    return largest, lacking
+    return Look(largest, count, lacking)
 
 
 def can_sort(row_bytes: int) -> bool:

@@ -30,7 +30,7 @@ import pyarrow as pa
 from dc_platform.contracts.floors import EVERY_TYPE
 from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
 from dc_platform.errors import StoreUnavailableError
-from dc_platform.lake.parquet import DataFile, archive_options
+from dc_platform.lake.parquet import DataFile, archive_options, needle_options
 from dc_platform.lake.rewrite import (
     COLD,
     SORT_MEMORY_MB,
@@ -290,21 +290,22 @@ class Tiers:
         if tier is Tier.COLD:
             path = f"{COLD_FOLDER}/{of_day}/{COLD}{uuid.uuid4()}.parquet"
         old = [file.path for file in move.files]
-        row, lacking = look_at(table.uri, old, spec)
+        seen = look_at(table.uri, old, spec)
         order = ""
-        if can_sort(row):
+        if can_sort(seen.row_bytes):
             order = f" order by {_ORDER[spec.name]}, {_ADDRESS}" if spec.name in _ORDER else ""
             order = order or f" order by {_ADDRESS}"
         memory = f"{SORT_MEMORY_MB}MiB"
         with _reading(spec), scratch(memory=memory, threads=1) as connection:
             names = ", ".join(spec.file_schema.names)
             paths = [f"{table.uri}/{path}" for path in old]
-            rows = files_sql(spec, paths, lacking, "hive_partitioning = false", columns=names)
+            rows = files_sql(spec, paths, seen.lacking, "hive_partitioning = false", columns=names)
             reader = connection.execute(
                 f"select * from ({rows}) where {where}{order}"
-            ).to_arrow_reader(batch_rows(row))
+            ).to_arrow_reader(batch_rows(seen.row_bytes))
             pieces = (pa.Table.from_batches([b]).cast(spec.file_schema) for b in reader)
             options = archive_options(spec, self._levels[tier])
+            options |= needle_options(spec, seen.rows)
             file = write_rows(self._lake, spec, path, move.day, pieces, options=options)
         if not file.rows:
             self._lake.remove(spec, path)

@@ -79,12 +79,8 @@ class Flow:
                 while not self._stop.wait(0.25):
                     size = self._rate // 4
                     events = [
-                        {
-                            "eventType": "f",
-                            "payload": {"n": self.sent + i},
-                            "eventId": f"f{self.sent + i}",
-                        }
-                        for i in range(size)
+                        {"eventType": "f", "payload": {"n": n}, "eventId": f"f{n}"}
+                        for n in range(self.sent, self.sent + size)
                     ]
                     answer = client.post(self._url, json={"events": events})
                     assert answer.json()["accepted"] == size
@@ -237,16 +233,15 @@ def went(platform: Platform, backfill: str, flow: Flow, landed: Any, changed: li
     assert status in ("COMPLETED", "COMPLETED_SUCCESS"), status
     runs = runs_of(platform, backfill)
     # Three days that follow each other are one run: it imports Dagster once.
-    assert [run["status"] for run in runs] == ["SUCCESS"]
     told = by_day(runs)
+    assert [run["status"] for run in runs] == ["SUCCESS"], told
     assert sorted(day for day, of in told.items() if of["changed"]) == changed
     assert len(told) == 3
     # Landing went on.
     assert len(versions) > 2
     for day, of in sorted(told.items()):
-        print(
-            f"{day}: {of['dagster/partition_row_count']} rows, {of['seconds']} s, CPU {of['CPU seconds']} s"
-        )
+        rows, cpu = of["dagster/partition_row_count"], of["CPU seconds"]
+        print(f"{day}: {rows:,} rows, {of['seconds']} s, CPU {cpu} s")
     whole = max(of["CPU seconds of the run"] for of in told.values())
     print(f"the run: {time.monotonic() - begun:.1f} s from the request, CPU {whole} s")
     return max(ages)
