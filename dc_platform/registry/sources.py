@@ -171,11 +171,15 @@ class Sources:
         """Fail a source for an event that it sent at a time. False when it has failed already, or
         somebody has enabled it since.
         """
+        known = select(SourceFailureRow.number).where(
+            _failed(source_id),
+            SourceFailureRow.until_ms.is_(None) | (SourceFailureRow.from_ms >= at_ms),
+        )
+        # Most reports are repeated ones, and a change makes every gateway read all rules again.
+        with self._database.reading() as session:
+            if session.scalars(known).first() is not None:
+                return False
         with self._database.change() as session:
-            known = select(SourceFailureRow.number).where(
-                _failed(source_id),
-                SourceFailureRow.until_ms.is_(None) | (SourceFailureRow.from_ms >= at_ms),
-            )
             if session.scalars(known).first() is not None:
                 return False
             from_ms = max(now_ms(), at_ms) + SETTLE_MS
