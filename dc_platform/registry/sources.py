@@ -161,7 +161,7 @@ class Sources:
             if enabled:
                 session.execute(
                     update(SourceFailureRow)
-                    .where(_failed(row.source_id), SourceFailureRow.until_ms.is_(None))
+                    .where(_whose(row.source_id), SourceFailureRow.until_ms.is_(None))
                     .values(until_ms=now_ms() + SETTLE_MS)
                 )
             session.flush()
@@ -172,7 +172,7 @@ class Sources:
         somebody has enabled it since.
         """
         known = select(SourceFailureRow.number).where(
-            _failed(source_id),
+            _whose(source_id),
             SourceFailureRow.until_ms.is_(None) | (SourceFailureRow.from_ms >= at_ms),
         )
         # Most reports are repeated ones, and a change makes every gateway read all rules again.
@@ -314,7 +314,7 @@ class SourceHistory:
             self._version = version
 
 
-def _failed(source_id: str) -> Any:
+def _whose(source_id: str) -> Any:
     return SourceFailureRow.source_id == source_id
 
 
