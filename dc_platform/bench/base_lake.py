@@ -42,7 +42,8 @@ _ROWS = f"""
         null::map(varchar, varchar) as tags, '1' as schema_version,
         (ms // 3600000)::integer as dedup_scope, 1.0::double as sample_rate,
         '{TOPIC_ID}' as topic_id, 0::integer as kafka_partition,
-        i as kafka_offset, 0::integer as kafka_index
+        i as kafka_offset, 0::integer as kafka_index,
+        null::varchar as judged_by, null::varchar[] as flags
     from (select range as i, ($now_ms - (random() * {HOURS} * 3600000)::bigint) as ms
           from range($start, $start + $rows))
 """

@@ -29,8 +29,11 @@ class Asked(NamedTuple):
     @classmethod
     def of(cls, sources: KnownSources, pairs: Sequence[tuple[str | None, int]]) -> Asked:
         """Ask of every pair; a source that is not named is not known."""
-        tenants = [s if s is None else sources.tenant_of(s, at) for s, at in pairs]
-        rules = [s if s is None else sources.rules_of(s, at) for s, at in pairs]
+        tenants = [None if s is None else sources.tenant_of(s, at) for s, at in pairs]
+        rules = [
+            None if s is None or tenant is None else sources.rules_of(s, at)
+            for (s, at), tenant in zip(pairs, tenants, strict=True)
+        ]
         return cls(tenants, rules)
 
 

@@ -172,7 +172,7 @@ class Sources:
             if enabled:
                 session.execute(
                     update(SourceFailureRow)
-                    .where(_failed(row.source_id), SourceFailureRow.until_ms.is_(None))
+                    .where(_whose(row.source_id), SourceFailureRow.until_ms.is_(None))
                     .values(until_ms=now_ms() + SETTLE_MS)
                 )
             session.flush()
@@ -182,11 +182,15 @@ class Sources:
         """Fail a source for an event that it sent at a time. False when it has failed already, or
         somebody has enabled it since.
         """
+        known = select(SourceFailureRow.number).where(
+            _whose(source_id),
+            SourceFailureRow.until_ms.is_(None) | (SourceFailureRow.from_ms >= at_ms),
+        )
+        # Most reports are repeated ones, and a change makes every gateway read all rules again.
+        with self._database.reading() as session:
+            if session.scalars(known).first() is not None:
+                return False
         with self._database.change() as session:
-            known = select(SourceFailureRow.number).where(
-                _failed(source_id),
-                SourceFailureRow.until_ms.is_(None) | (SourceFailureRow.from_ms >= at_ms),
-            )
             if session.scalars(known).first() is not None:
                 return False
             from_ms = max(now_ms(), at_ms) + SETTLE_MS
@@ -333,7 +337,7 @@ class SourceHistory:
             self._version = version
 
 
-def _failed(source_id: str) -> Any:
+def _whose(source_id: str) -> Any:
     return SourceFailureRow.source_id == source_id
 
 

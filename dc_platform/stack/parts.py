@@ -82,6 +82,7 @@ def stack_parts(
             lake=settings.lake,
             bootstrap=kafka.bootstrap,
             topic=settings.topic,
+            late_ms=settings.late_ms,
             log=directory.log("trino"),
         )
         parts.append(

@@ -106,6 +106,7 @@ class LocalTrino(LocalServer):
         lake: str,
         bootstrap: str,
         topic: str,
+        late_ms: int = 3_600_000,
         memory_mb: int = 3072,
         log: Path | None = None,
     ) -> None:
@@ -116,6 +117,7 @@ class LocalTrino(LocalServer):
         self._lake = Path(lake)
         self._bootstrap = bootstrap
         self._topic = topic
+        self._late_ms = late_ms
         self._memory_mb = memory_mb
         self._registered: set[str] = set()
         self._has_worked = False
@@ -238,7 +240,8 @@ class LocalTrino(LocalServer):
         self._looked_at = time.monotonic()
         if info is None or info.topic_id == self._topic_id:
             return
-        union = union_sql(info.topic_id, f"kafka.default.{self.topic_table}")
+        table = f"kafka.default.{self.topic_table}"
+        union = union_sql(info.topic_id, table, late_ms=self._late_ms)
         self.query(f"CREATE SCHEMA IF NOT EXISTS lake.{SCHEMA}")
         self.query(f"CREATE OR REPLACE VIEW lake.{SCHEMA}.events SECURITY INVOKER AS {union}")
         self._topic_id = info.topic_id

@@ -134,9 +134,12 @@ def test_sources_without_a_schema_and_events_that_fit_stay_in_columns(
 ) -> None:
     asked: list[Any] = []
     strict = strangers._Judge.verdict
-    monkeypatch.setattr(
-        strangers._Judge, "verdict", lambda self, line: asked.append(line) or strict(self, line)
-    )
+
+    def counted(judge: Any, line: Any) -> Any:
+        asked.append(line)
+        return strict(judge, line)
+
+    monkeypatch.setattr(strangers._Judge, "verdict", counted)
     fits = [event({"n": 1}, source, eventId=some_uuid(1)) for source in (SOURCE, FREE)]
     judged([strange(json.dumps(e).encode(), i) for i, e in enumerate(fits)])
     assert asked == []

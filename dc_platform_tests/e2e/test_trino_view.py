@@ -34,6 +34,14 @@ pytestmark = [pytest.mark.trino, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOPIC = "trino-union"
 DOCS = Path(__file__).parents[2] / "docs"
+# Flags some events, beside those that are late.
+SCHEMA = {
+    "fields": [{"name": "n", "type": "NUMBER"}],
+    "validations": [
+        {"field": "n", "rule": "range", "min": 5, "action": "WARN"},
+        {"field": "n", "rule": "expected", "min": 3, "max": 30},
+    ],
+}
 
 
 class Scene(NamedTuple):
@@ -58,7 +66,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         settings = Settings(data_dir=tmp_path / "data")
         migrate(settings.registry)
         database = Database(settings.registry)
-        _source, key = Sources(database).create("trino", SourceType.SERVER)
+        _source, key = Sources(database).create("trino", SourceType.SERVER, schema=SCHEMA)
         token = Tokens(database).create(Scope.QUERY)
         gateway_part = http_part("dc_platform.gateway", environment, log=tmp_path / "gateway.log")
         serving_part = http_part("dc_platform.serving", environment, log=tmp_path / "serving.log")
@@ -106,14 +114,17 @@ def send(scene: Scene, events: list[dict[str, Any]]) -> None:
 
 _ROW = (
     "tenant_id, source_id, event_id, client_event_id, event_type, payload, schema_version,"
-    " dedup_scope, sample_rate, topic_id, kafka_partition, kafka_offset, kafka_index"
+    " dedup_scope, sample_rate, topic_id, kafka_partition, kafka_offset, kafka_index, judged_by"
 )
 
 
 def in_duckdb(scene: Scene) -> list[tuple[Any, ...]]:
     answer = httpx.post(
         f"{scene.serving}/api/v1/sql",
-        json={"sql": f"select {_ROW}, epoch_ms(event_time), epoch_ms(received_at) from events"},
+        json={
+            "sql": f"select {_ROW}, array_to_string(flags, ' '), epoch_ms(event_time),"
+            " epoch_ms(received_at) from events"
+        },
         headers={"Authorization": f"Bearer {scene.token}"},
         timeout=30,
     )
@@ -122,8 +133,8 @@ def in_duckdb(scene: Scene) -> list[tuple[Any, ...]]:
 
 def in_trino(scene: Scene) -> list[tuple[Any, ...]]:
     rows = scene.trino.query(
-        f"SELECT {_ROW}, to_milliseconds(event_time - from_unixtime(0)),"
-        f" to_milliseconds(received_at - from_unixtime(0)) FROM lake.default.events"
+        f"SELECT {_ROW}, array_join(flags, ' '), to_milliseconds(event_time - from_unixtime(0)),"
+        " to_milliseconds(received_at - from_unixtime(0)) FROM lake.default.events"
     )
     return sorted((tuple(row) for row in rows), key=repr)
 
@@ -136,6 +147,9 @@ def test_trino_sees_each_event_once_at_rest_and_in_motion(scene: Scene) -> None:
     wait_until_seen(scene, 100)
     # Nothing has landed: everything comes from Kafka.
     assert in_trino(scene) == in_duckdb(scene)
+    flags = {row[14] for row in in_duckdb(scene)}
+    assert flags >= {None, "anomaly:n", "warn:n:range", "warn:n:range anomaly:n"}
+    assert any(flag is not None and flag.startswith("late ") for flag in flags)
     land(scene.environment)
     # Everything has landed; then duplicates of landed events wait in the tail, beside new ones.
     send(scene, first)

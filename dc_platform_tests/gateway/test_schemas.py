@@ -100,7 +100,7 @@ def test_a_schema_from_its_creation_to_its_end(admin: Admin) -> None:
     assert [(v["version"], len(v["changes"])) for v in versions] == [("1", 1), ("2", 2)]
     assert admin.ask("DELETE", path).json() == {"success": True}
     for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/versions"), ("POST", "/versions")):
-        options = {"json": {}} if method == "POST" else {}
+        options: dict[str, Any] = {"json": {}} if method == "POST" else {}
         assert admin.ask(method, path + rest, **options).status_code == 404
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dc_platform.broker.records import Record
 from dc_platform.contracts.evolution import Compatibility
 from dc_platform.contracts.reasons import Reason
 from dc_platform.contracts.schema import SchemaConflictError, SchemaError
@@ -109,13 +110,14 @@ def test_a_tenant_sees_its_own_schemas_only(schemas: Schemas, sources: Sources) 
 def test_a_source_with_its_schema_is_made_as_one_or_not_at_all(
     schemas: Schemas, sources: Sources
 ) -> None:
-    for wrong in (
+    refused: list[dict[str, Any]] = [
         {"fields": [{"name": "a"}]},
         {"schemaId": "none such"},
         {"schemaId": None, "fields": []},
         {"version": "1", "fields": []},
         {"compatibility": "SOME", "fields": []},
-    ):
+    ]
+    for wrong in refused:
         with pytest.raises(SchemaError):
             sources.create("s", SERVER, schema=wrong)
     assert sources.list() == []
@@ -243,7 +245,7 @@ def test_a_record_is_judged_alike_whenever_it_is_read(
 
     live = Decoder(TOPIC_ID, SourceHistory(sources))
     read: list[tuple[str, Any]] = []
-    records = []
+    records: list[Record] = []
     for step in steps():
         for later in (0, SETTLE_MS - 1, 1, SETTLE_MS):
             clock.ms += later

@@ -338,7 +338,17 @@ def test_an_event_comes_back_as_it_was_sent(directory: Any) -> None:
         "processedAt": None,
         "version": "1",
         "tags": {"k": "x"},
+        "flags": ["late"],
     }
+    for operator, value, found in (
+        ("contains", "late", 1),
+        ("contains", "warn", 0),
+        ("exists", False, 0),
+    ):
+        only = {"field": "metadata.flags", "operator": operator, "value": value}
+        asked = Query.model_validate({"filters": [only]})
+        counted = answer(served.engine, served.view, asked, tenant_id="default")
+        assert counted["totalCount"] == found
 
 
 @pytest.mark.parametrize(
@@ -448,6 +458,7 @@ def hostile_world(directory: Any) -> Served:
     "query",
     [
         {"filters": [{"field": "metadata.tags", "operator": "=", "value": "x"}]},
+        {"filters": [{"field": "metadata.flags", "operator": "=", "value": "late"}]},
         {"filters": [{"field": "n", "operator": "in", "value": "x"}]},
         {"filters": [{"field": "n", "operator": "contains", "value": 5}]},
         {"filters": [{"field": "n", "operator": "<", "value": None}]},
