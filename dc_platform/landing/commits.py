@@ -3,7 +3,6 @@
 Silver's txn is the only truth about progress: where a run resumes, and the border of the union.
 A crash leaves bronze (and quarantine) ahead of it at most; the next run reads the same offsets again
 and each table drops what lies below its own txn. So every order of crashes gives each row once.
-
 Fencing: a run commits only from a snapshot in which silver's txn is where the run itself left it.
 Two runs that wake up with the same plan are told apart by the commits themselves: in bronze the same
 app id conflicts, in silver any newer version does. A restore begins a new epoch of silver, with other

@@ -14,12 +14,20 @@ from dc_platform.decode.columns import AnySource
 from dc_platform.decode.decoder import Decoder
 from dc_platform.decode.strangers import Policy, lines_of, read_lines
 from dc_platform_tests.helpers.events import HOUR, NOW, some_uuid
-from dc_platform_tests.helpers.records import SOURCE, TOPIC_ID, arrow, block, gateway_line, strange
+from dc_platform_tests.helpers.records import (
+    NEVER,
+    SOURCE,
+    TOPIC_ID,
+    arrow,
+    block,
+    gateway_line,
+    strange,
+)
 
 FLOOR = NOW - 240 * HOUR
 # In force an hour ago: what came before it is judged as if it were not there.
 FLOORS = Floors([Floor("default", "old", frozenset(), FLOOR, NOW - HOUR)])
-POLICY = Policy(floors=FLOORS)
+POLICY = Policy(late_ms=NEVER, floors=FLOORS)
 EVENTS: list[dict[str, Any]] = [
     {"sourceId": SOURCE, "eventType": kind, "timestamp": time, "eventId": some_uuid(n)}
     for n, (kind, time) in enumerate(
