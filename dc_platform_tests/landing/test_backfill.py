@@ -14,7 +14,7 @@ from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing import commits
+from dc_platform.landing import batch_commit
 from dc_platform.landing.backfill import Backfilled, backfill_silver
 from dc_platform.points import Point
 from dc_platform_tests.helpers.events import HOUR, NOW, some_uuid
@@ -128,7 +128,7 @@ def test_what_landed_after_the_last_border_is_kept(
         def fail(*_: object) -> None:
             raise StoreUnavailableError("away")
 
-        monkeypatch.setattr(commits, "write_border", fail)
+        monkeypatch.setattr(batch_commit, "write_border", fail)
     writer.land(batch([block(lines(2), 1)]))
     done = backfill(lake)
     assert (done.removed, done.version) == (0, None)
