@@ -162,7 +162,7 @@ def _replay(
 ) -> Replayed:
     from dc_platform.lake.replays import days_of
     from dc_platform.lake.store import Lake
-    from dc_platform.landing.replay import Replayed, replay_day, tenants_now
+    from dc_platform.landing.replay import Replayed, replay_day, today
     from dc_platform.registry.database import Database, migrate
     from dc_platform.registry.sources import Sources
 
@@ -175,7 +175,7 @@ def _replay(
     try:
         for day in days_of(lake):
             if (first is None or day >= first) and (last is None or day <= last):
-                done.add(replay_day(configured, lake, day, asked, tenant_of=tenants_now(known)))
+                done.add(replay_day(configured, lake, day, asked, now=today(known)))
     finally:
         database.close()
     return done

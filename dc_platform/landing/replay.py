@@ -9,7 +9,6 @@ again. The rows stay in quarantine, and in the ledger as rejected.
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dc_platform.contracts import blocks
 from dc_platform.contracts.merge_patch import Patch
+from dc_platform.decode.columns import AnySource
 from dc_platform.lake.replays import (
     KNOWN,
     REJECTED,
@@ -36,9 +35,10 @@ from dc_platform.landing.replay_judge import (
     Passed,
     Quarantined,
     Rejudge,
-    TenantOf,
+    Today,
 )
 from dc_platform.points import Point, Reached, unarmed
+from dc_platform.registry.retention import FloorHistory, Retention
 from dc_platform.registry.sources import SourceHistory, Sources
 from dc_platform.settings import Settings
 
@@ -84,12 +84,11 @@ class Replay:
     dry_run: bool = False
 
 
-def tenants_now(sources: Sources | None) -> TenantOf:
-    """The tenant of each source that may send now; without `sources` each may."""
+def today(sources: Sources | None) -> Today:
+    """What is asked of events now; without `sources` each may send anything."""
     if sources is None:
-        return lambda source_id: blocks.DEFAULT_TENANT
-    history = SourceHistory(sources)
-    return lambda source_id: history.tenant_of(source_id, time.time_ns() // 1_000_000)
+        return Today(AnySource())
+    return Today(SourceHistory(sources), FloorHistory(Retention(sources.database)))
 
 
 def replay_day(
@@ -98,7 +97,7 @@ def replay_day(
     day: date,
     replay: Replay,
     *,
-    tenant_of: TenantOf,
+    now: Today,
     reached: Reached = unarmed,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Replayed:
@@ -107,7 +106,7 @@ def replay_day(
     Called again after an error, or beside another replay of the same day, it doubles nothing.
     """
     judge = Rejudge(
-        tenant_of,
+        now,
         future_limit_ms=settings.future_limit_ms,
         max_event_bytes=settings.max_event_bytes,
         patch=replay.patch,

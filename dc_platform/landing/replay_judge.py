@@ -1,13 +1,15 @@
 """A quarantined row under today's rules: which events are in its bytes, and which of them pass.
 
 The judge is the gateway's own, and "in the future" is measured against the first receipt, so what a
-clock did then stays as it was. What may have changed since: the limits, the registered sources, and
-the bytes themselves, by a patch. Bytes that were a whole body, or a whole record, are opened.
+clock did then stays as it was. What may have changed since: the limits, the registered sources and
+their schemas, what retention has deleted, and the bytes themselves, by a patch. Bytes that were a
+whole body, or a whole record, are opened.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -15,15 +17,16 @@ from typing import NamedTuple
 
 from dc_platform.contracts import identity
 from dc_platform.contracts.envelope import Envelope, Rejected, judge_event
+from dc_platform.contracts.envelope import Passed as Judged
+from dc_platform.contracts.floors import NO_FLOORS, KnownFloors, too_old
 from dc_platform.contracts.lines import canonical_line
 from dc_platform.contracts.merge_patch import Patch, merge
 from dc_platform.contracts.reasons import Reason
 from dc_platform.contracts.requests import events_of
+from dc_platform.decode.columns import KnownSources
 
 # Reasons of strangers' records that could not be read at all: their bytes may hold several events.
 _OF_RECORDS = frozenset({Reason.UNSUPPORTED_CONTENT_TYPE, Reason.UNDECODABLE_BLOCK})
-# Tenant of a source that may send now; None when it may not.
-TenantOf = Callable[[str], str | None]
 
 
 class Quarantined(NamedTuple):
@@ -55,6 +58,34 @@ class Quarantined(NamedTuple):
         return self.reason in _OF_RECORDS or hashlib.sha256(named).hexdigest() == self.request_hash
 
 
+class Today:
+    """What is asked of events now: of their sources, by the schemas of these, and by retention."""
+
+    def __init__(
+        self,
+        sources: KnownSources,
+        floors: KnownFloors = NO_FLOORS,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._sources = sources
+        self._floors = floors
+        self._clock = clock
+
+    def tenant_of(self, source_id: str) -> str | None:
+        """Tenant of a source that may send now; None when it may not."""
+        return self._sources.tenant_of(source_id, self._clock())
+
+    def judge(self, event: Envelope, tenant_id: str, source_id: str) -> Judged | Rejected | None:
+        """What schemas and floors say of an event; None where nothing is asked."""
+        at_ms = self._clock()
+        old = too_old(event, self._floors, tenant_id=tenant_id, at_ms=at_ms)
+        if old is not None:
+            return old
+        rules = self._sources.rules_of(source_id, at_ms)
+        return rules and rules.judge(event.eventType, bytes(event.payload))
+
+
 class Passed(NamedTuple):
     """An event that passes now, as the gateway would write it."""
 
@@ -79,13 +110,13 @@ class Rejudge:
 
     def __init__(
         self,
-        tenant_of: TenantOf,
+        today: Today,
         *,
         future_limit_ms: int,
         max_event_bytes: int,
         patch: Patch | None = None,
     ) -> None:
-        self._tenant_of = tenant_of
+        self._today = today
         self._future_limit_ms = future_limit_ms
         self._max_event_bytes = max_event_bytes
         self._patch = patch
@@ -114,6 +145,9 @@ class Rejudge:
         if isinstance(whose, Rejected):
             return Failed(row, index, whose)
         tenant_id, source_id = whose
+        judged = self._today.judge(event, tenant_id, source_id)
+        if isinstance(judged, Rejected):
+            return Failed(row, index, judged)
         event_id, client_event_id = self._identify(row, index, event, source_id)
         line = canonical_line(
             event,
@@ -122,11 +156,12 @@ class Rejudge:
             event_id=event_id,
             client_event_id=client_event_id,
             received_at_ms=row.received_ms,
+            judged=judged,
         )
         return Passed(row, index, tenant_id, source_id, event_id, line)
 
     def _verdict(self, row: Quarantined, raw: bytes) -> Envelope | Rejected:
-        """The one place where the judge is asked."""
+        """What the gateway's judge says of the event alone."""
         return judge_event(
             raw,
             reference_ms=row.received_ms,
@@ -144,7 +179,7 @@ class Rejudge:
         source_id = row.source_id or named
         if source_id is None:
             return Rejected(Reason.MISSING_FIELD, "Object missing required field `sourceId`")
-        tenant_id = self._tenant_of(source_id)
+        tenant_id = self._today.tenant_of(source_id)
         if tenant_id is None:
             return Rejected(Reason.UNKNOWN_SOURCE, f"source {source_id} is not registered")
         return tenant_id, source_id

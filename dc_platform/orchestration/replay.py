@@ -13,7 +13,7 @@ from dc_platform.contracts.ops_tables import REPLAYS
 from dc_platform.errors import ConfigurationError
 from dc_platform.lake.replays import Selection
 from dc_platform.lake.store import Lake
-from dc_platform.landing.replay import Replay, Replayed, replay_day, tenants_now
+from dc_platform.landing.replay import Replay, Replayed, replay_day, today
 from dc_platform.orchestration.assets import DAYS, OWNERS, QUARANTINE_KEY
 from dc_platform.orchestration.metadata import column_schema
 from dc_platform.points import armed
@@ -77,7 +77,7 @@ def quarantine_replay(
             Lake(configured.lake),
             date.fromisoformat(context.partition_key),
             replay,
-            tenant_of=tenants_now(known),
+            now=today(known),
             reached=armed(configured.crash_at),
         )
     finally:

@@ -14,7 +14,7 @@ from datetime import date
 from dc_platform.lake.replays import days_of
 from dc_platform.lake.store import Lake
 from dc_platform.landing.backfill import backfill_silver
-from dc_platform.landing.replay import Replay, replay_day, tenants_now
+from dc_platform.landing.replay import Replay, replay_day, today
 from dc_platform.orchestration.landing_run import LandingRun
 from dc_platform.points import armed
 from dc_platform.registry.database import migrate
@@ -39,9 +39,9 @@ def main() -> None:
         return
     if what == "replay":
         hook, lake = armed(configured.crash_at), Lake(configured.lake)
-        tenants = tenants_now(None)
+        tenants = today(None)
         for day in days_of(lake):
-            replay_day(configured, lake, day, Replay(argument), tenant_of=tenants, reached=hook)
+            replay_day(configured, lake, day, Replay(argument), now=tenants, reached=hook)
         return
     signal.signal(signal.SIGTERM, _terminate)
     migrate(configured.registry)

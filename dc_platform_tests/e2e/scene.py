@@ -21,7 +21,7 @@ from dc_platform.lake import audit
 from dc_platform.lake.replays import days_of
 from dc_platform.lake.store import Lake
 from dc_platform.landing.lander import Ended, Lander
-from dc_platform.landing.replay import Replay, Replayed, replay_day, tenants_now
+from dc_platform.landing.replay import Replay, Replayed, replay_day, today
 from dc_platform.points import Reached, unarmed
 from dc_platform.registry.database import Database, migrate
 from dc_platform.registry.sources import Sources, SourceType
@@ -68,8 +68,8 @@ class Scene(NamedTuple):
 
     def replay_day(self, day: date, how: Replay, reached: Reached) -> Replayed:
         """Replay one."""
-        tenants = tenants_now(self.sources)
-        return replay_day(self.settings, self.lake, day, how, tenant_of=tenants, reached=reached)
+        tenants = today(self.sources)
+        return replay_day(self.settings, self.lake, day, how, now=tenants, reached=reached)
 
     def ids(self) -> Counter[str]:
         """Client's ids in silver."""

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 
 from dc_platform.broker.records import Record
 from dc_platform.contracts import identity
+from dc_platform.contracts.floors import Floor, Floors
 from dc_platform.contracts.merge_patch import Patch
 from dc_platform.contracts.reasons import Reason
+from dc_platform.contracts.schema import definition_of
+from dc_platform.contracts.schema_check import Checker, Rules
 from dc_platform.landing.replay_blocks import blocks_of
-from dc_platform.landing.replay_judge import Failed, Passed, Quarantined, Rejudge
+from dc_platform.landing.replay_judge import Failed, Passed, Quarantined, Rejudge, Today
 from dc_platform_tests.helpers.events import HOUR, NOW, events
 from dc_platform_tests.helpers.landing import decoder
-from dc_platform_tests.helpers.records import SOURCE, block, rows
+from dc_platform_tests.helpers.records import SOURCE, Registered, block, rows
 
 OTHER = "1c9d7f1e-3a52-4c55-9c0c-6f2f5f0d9a02"
 GOOD = b'{"eventType":"t","payload":{"n":1}}'
@@ -50,9 +53,14 @@ def body(raw: bytes, reason: Reason = Reason.MALFORMED_JSON, **more: Any) -> Qua
     return row(raw, reason, body=hashlib.sha256(raw).hexdigest(), **more)
 
 
-def judged(quarantined: Quarantined, patch: Patch | None = None) -> list[Passed | Failed]:
-    tenants = {SOURCE: "default", OTHER: "second"}
-    judge = Rejudge(tenants.get, future_limit_ms=HOUR, max_event_bytes=1000, patch=patch)
+TENANTS = {SOURCE: ("default", 0, None), OTHER: ("second", 0, None)}
+NOW_ASKED = Today(Registered(TENANTS))
+
+
+def judged(
+    quarantined: Quarantined, patch: Patch | None = None, today: Today = NOW_ASKED
+) -> list[Passed | Failed]:
+    judge = Rejudge(today, future_limit_ms=HOUR, max_event_bytes=1000, patch=patch)
     return list(judge.events(quarantined))
 
 
@@ -75,6 +83,40 @@ def test_an_event_passes_as_its_source_would_have_sent_it() -> None:
     assert (line["sourceId"], line["timestamp"]) == (SOURCE, 5)
     assert line["eventId"] == event.event_id == identity.event_id_from_text(SOURCE, "a")[0]
     assert event.line.endswith(b'"payload":{"p":1.10}}')
+
+
+def rules(*, least: int) -> Rules:
+    content = {
+        "fields": [{"name": "n", "type": "NUMBER"}],
+        "validations": [
+            {"field": "n", "rule": "range", "min": least},
+            {"field": "n", "rule": "range", "max": 8, "action": "WARN"},
+        ],
+    }
+    return Rules({"": Checker("schema", 2, "s", definition_of(content))})
+
+
+@pytest.mark.parametrize(("least", "passes"), [(1, True), (10, False)])
+def test_the_schema_of_today_decides(least: int, passes: bool) -> None:
+    event = row(b'{"eventType":"t","payload":{"n":9}}', Reason.VALUE_OUT_OF_RANGE)
+    [verdict] = judged(event, today=Today(Registered(TENANTS, {SOURCE: rules(least=least)})))
+    if passes:
+        assert isinstance(verdict, Passed)
+        metadata = json.loads(verdict.line)["metadata"]
+        assert (metadata["judgedBy"], metadata["flagged"]) == ("schema/2", ["warn:n:range"])
+    else:
+        assert isinstance(verdict, Failed)
+        assert verdict.why.reason == Reason.VALUE_OUT_OF_RANGE
+
+
+def test_what_retention_has_deleted_does_not_come_back_this_way() -> None:
+    floor = Floors([Floor("default", "t", frozenset(), NOW, NOW)])
+    today = Today(Registered(TENANTS), floor, clock=lambda: NOW + 1)
+    [old] = judged(row(b'{"eventType":"t","timestamp":5,"payload":{}}'), today=today)
+    assert isinstance(old, Failed)
+    assert old.why.reason == Reason.TOO_OLD
+    [young] = judged(row(b'{"eventType":"t","timestamp":%d,"payload":{}}' % NOW), today=today)
+    assert isinstance(young, Passed)
 
 
 def test_without_an_id_the_bytes_in_quarantine_name_it() -> None:
