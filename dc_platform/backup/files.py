@@ -15,24 +15,23 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_QUARANTINE, TABLES, TableSpec
+from dc_platform.contracts.blocks import DELETED
+from dc_platform.contracts.ops_tables import TOMBSTONES
+from dc_platform.contracts.tables import (
+    BRONZE_EVENTS,
+    SILVER_QUARANTINE,
+    STUB_COLUMNS,
+    TableSpec,
+)
 from dc_platform.errors import ConfigurationError
 from dc_platform.lake.origins import FOLDER
 from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.scratch import scratch
-from dc_platform.lake.sql import file_sql
+from dc_platform.lake.sql import file_sql, sql_list, sql_text, table_sql
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import LakeTable, sql_list, table_sql
+from dc_platform.lake.table import LakeTable
 from dc_platform.landing.backfill_rows import Connection, write_files
 
-TOMBSTONES = "ops.tombstones"
-DELETED = "deleted"
-# What stays in bronze of an event that was deleted.
-_STAYS = (
-    *("tenant_id", "source_id", "received_at", "processed_at"),
-    *("topic_id", "kafka_partition", "kafka_offset", "kafka_index", "kafka_timestamp"),
-    *("content_type", "block_id", "block_events"),
-)
 # Fewer rows than this DuckDB does not hand out.
 _READ_ROWS = 2_048
 
@@ -73,10 +72,9 @@ def read(connection: Connection, spec: TableSpec, rows: str) -> Iterator[pa.Tabl
 
 def _mark(lake: Lake, spec: TableSpec, connection: Connection, paths: list[str]) -> set[str]:
     """Paths of the files that have rows with a tombstone; the tombstones are `deleted` then."""
-    tombstones = next((known for known in TABLES if known.name == TOMBSTONES), None)
-    if tombstones is None or not lake.exists(tombstones) or not paths:
+    if not lake.exists(TOMBSTONES) or not paths:
         return set()
-    rows = table_sql(tombstones, LakeTable(lake, tombstones).snapshot())
+    rows = table_sql(TOMBSTONES, LakeTable(lake, TOMBSTONES).snapshot())
     connection.execute(
         "create or replace temp table deleted as"
         f" select distinct source_id, event_id as deleted_id from ({rows})"
@@ -100,9 +98,9 @@ def _without_deleted(spec: TableSpec, path: str) -> str:
         return f"(select r.* from {rows} anti join deleted d on {_same(spec)})"
     columns = ", ".join(
         f"r.{name}"
-        if name in _STAYS
+        if name in STUB_COLUMNS
         else f"case when deleted_id is null then r.{name}"
-        f" else {repr(DELETED) if name == 'verdict' else 'null'} end as {name}"
+        f" else {sql_text(DELETED) if name == 'verdict' else 'null'} end as {name}"
         for name in spec.file_schema.names
     )
     return f"(select {columns} from {rows} left join deleted d on {_same(spec)})"

@@ -9,16 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dc_platform.backup import files
 from dc_platform.backup.mend import mend
 from dc_platform.backup.restore import restore_silver
-from dc_platform.contracts.ops_tables import LANDING_BORDER
+from dc_platform.contracts.ops_tables import LANDING_BORDER, TOMBSTONES
 from dc_platform.contracts.tables import (
     BRONZE_EVENTS,
     SILVER_EVENTS,
     SILVER_QUARANTINE,
-    TABLES,
-    TableSpec,
 )
 from dc_platform.errors import ConfigurationError, FencedError
 from dc_platform.lake import audit
@@ -222,26 +219,19 @@ def test_of_a_file_that_compaction_merged_the_newer_rows_stay(lake: Lake) -> Non
 
 # --- what was deleted on purpose ---
 
-TOMBSTONES = TableSpec(
-    name="ops.tombstones",
-    description="Identities that were deleted.",
-    columns=pa.schema([(name, pa.string()) for name in ("source_id", "event_id")]),
-    statistics=(),
-    partition_by=None,
-)
 
-
-def test_what_was_deleted_since_does_not_come_back(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "TABLES", (*TABLES, TOMBSTONES))
+def test_what_was_deleted_since_does_not_come_back(lake: Lake) -> None:
     specs = (SILVER_EVENTS, BRONZE_EVENTS, SILVER_QUARANTINE)
     land_again(lake, RECORDS)
     moments = {spec.name: now(lake, spec) for spec in specs}
     gone = [silver(lake)[2], quarantine(lake)[1]]
     addresses = sorted(bronze(lake))
     lake.ensure(TOMBSTONES)
-    rows = pa.table(list(zip(*gone, strict=True)), schema=TOMBSTONES.columns)
+    stone = dict.fromkeys(TOMBSTONES.columns.names)
+    rows = pa.Table.from_pylist(
+        [{**stone, "source_id": s, "event_id": e, "dedup_scope": 0} for s, e in gone],
+        schema=TOMBSTONES.columns,
+    )
     stones = LakeTable(lake, TOMBSTONES)
     stones.commit([write_file(lake, TOMBSTONES, rows, partition=None)], txns={}, exact=True)
     for spec in specs:
