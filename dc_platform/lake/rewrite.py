@@ -161,15 +161,19 @@ def _sorted(
 
 
 def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[pa.Table]:
-    names = spec.file_schema.names
     for path in paths:
-        with _reading(root, path) as file:
-            for group in range(file.num_row_groups):
-                rows = _batch_rows(_row_bytes(file, group))
-                for batch in file.iter_batches(
-                    rows, row_groups=[group], columns=names, use_threads=False
-                ):
-                    yield pa.Table.from_batches([batch]).cast(spec.file_schema)
+        for batch in in_pieces(root, path, spec.file_schema.names):
+            yield pa.Table.from_batches([batch]).cast(spec.file_schema)
+
+
+def in_pieces(root: str, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a data file (relative to `root`), some megabytes at a time. Raises UnreadableError."""
+    with _reading(root, path) as file:
+        for group in range(file.num_row_groups):
+            rows = _batch_rows(_row_bytes(file, group))
+            yield from file.iter_batches(
+                rows, row_groups=[group], columns=list(columns), use_threads=False
+            )
 
 
 def _largest_row(root: str, paths: Sequence[str]) -> int:
