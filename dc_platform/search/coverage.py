@@ -19,6 +19,9 @@ from dc_platform.lake.table import Snapshot
 from dc_platform.search.state import Coverage, Covered, Missing, State, joined_ranges
 
 
+_OF_A_FILE = ("modification_time", "path", "num_records")
+
+
 class Comparer:
     """Compares indexes with versions of silver of one lake. Thread-safe."""
 
@@ -31,7 +34,7 @@ class Comparer:
         """What of the snapshot the index covers."""
         files: dict[str, Covered] = {}
         missing: list[Missing] = []
-        for path, rows in live_rows(snapshot).items():
+        for path, rows in newest_first(snapshot).items():
             if path in state.files:
                 files[path] = state.files[path]
                 continue
@@ -75,10 +78,11 @@ class Comparer:
         return tuple(origin_of(self._lake, SILVER_EVENTS, path) or ())
 
 
-def live_rows(snapshot: Snapshot) -> dict[str, int]:
-    """Path relative to the table → rows, of the live files."""
-    names = snapshot.actions["path"].to_pylist()
-    return dict(zip(names, (n or 0 for n in snapshot.actions["num_records"].to_pylist()), strict=True))
+def newest_first(snapshot: Snapshot) -> dict[str, int]:
+    """Path relative to the table → rows, of the live files; what was written last comes first."""
+    columns = (snapshot.actions[name].to_pylist() for name in _OF_A_FILE)
+    files = sorted(zip(*columns, strict=True), reverse=True)
+    return {path: rows or 0 for _, path, rows in files}
 
 
 def _within(wanted: tuple[int, int], ranges: tuple[tuple[int, int], ...]) -> bool:

@@ -63,7 +63,8 @@ class Missing:
 @dataclass(frozen=True)
 class Coverage:
     """An index beside a version of silver. `files` are the live files that it covers, some of them in
-    part, `gone` the pieces whose rows are no longer in silver, `missing` what is not indexed.
+    part, `gone` the pieces whose rows are no longer in silver, `missing` what is not indexed, newest
+    first.
     """
 
     files: Mapping[str, Covered]

@@ -9,6 +9,10 @@ engine.py     DuckDB over a view, without files, network or settings for its use
 rows.py       the rows of a running query, each batch within its time
 guard.py      which SQL is let through
 query.py      POST /api/v1/query (design 4.2) to SQL
+search.py     POST /api/v1/search: the index, and what it does not have yet
+search_index.py  the index beside a version of silver
+fresh.py      the words of events that are not in the index
+highlights.py why an event was found
 results.py    rows to JSON, CSV and Arrow
 values.py     Arrow's values as JSON has them
 streams.py    an answer that is streamed: its end, its errors, readers that leave

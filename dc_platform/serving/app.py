@@ -17,6 +17,7 @@ from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.serving import refusals, routes
 from dc_platform.serving.engine import Engine
+from dc_platform.serving.search import Search
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
 
@@ -33,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
         tail = Tail(settings, Sources(database))
         app.state.tail = tail
         app.state.engine = Engine(settings, lake)
+        app.state.search = Search(settings, lake, app.state.engine)
         app.state.lake_uri = lake.uri
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         tail.start()

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from dc_platform.errors import RetriableError
+from dc_platform.search.language import SyntaxMistakeError
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.query import QueryError
 from dc_platform.serving.rows import QueryTimeoutError
@@ -19,6 +20,7 @@ from dc_platform.serving.rows import QueryTimeoutError
 KNOWN = (
     RefusedError,
     QueryError,
+    SyntaxMistakeError,
     QueryTimeoutError,
     RetriableError,
     duckdb.Error,
