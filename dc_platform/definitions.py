@@ -18,6 +18,7 @@ from dc_platform.orchestration.maintenance import (
     maintenance_schedule,
 )
 from dc_platform.orchestration.priority import yielding_executor
+from dc_platform.orchestration.search import search_events, search_job, search_sensor
 from dc_platform.orchestration.sensor import landing_sensor
 
 defs = dg.Definitions(
@@ -29,10 +30,11 @@ defs = dg.Definitions(
         ops_ledger,
         lake_files,
         dagster_storage,
+        search_events,
     ],
     asset_checks=CHECKS,
-    jobs=[landing_job, checks_job, maintenance_job],
+    jobs=[landing_job, checks_job, maintenance_job, search_job],
     schedules=[checks_schedule, maintenance_schedule],
-    sensors=[landing_sensor],
+    sensors=[landing_sensor, search_sensor],
     executor=yielding_executor,
 )

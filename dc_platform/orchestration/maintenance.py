@@ -16,6 +16,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.orchestration.assets import BRONZE_KEY, OWNERS, SILVER_KEY, landing_job
 from dc_platform.orchestration.checks import checks_job
 from dc_platform.orchestration.dagster_storage import prune
+from dc_platform.orchestration.search import search_job
 from dc_platform.settings import settings
 
 LAKE_FILES_KEY = dg.AssetKey(["ops", "lake_files"])
@@ -77,7 +78,9 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def dagster_storage(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Prunes what is older than DCP_DAGSTER_KEEP_DAYS."""
     before = datetime.now(UTC) - timedelta(days=settings().dagster_keep_days)
-    done = prune(context.instance, [landing_job.name, checks_job.name, _JOB], before)
+    done = prune(
+        context.instance, [landing_job.name, checks_job.name, search_job.name, _JOB], before
+    )
     return dg.MaterializeResult(metadata={"runs deleted": done.runs, "events deleted": done.events})
 
 

@@ -24,7 +24,7 @@ from dc_platform.search.analysis import COLUMNS, Analyzer
 from dc_platform.search.coverage import Comparer
 from dc_platform.search.home import Home
 from dc_platform.search.index import DamagedIndexError, Reading, Writing
-from dc_platform.search.state import Covered, Missing, Range, State
+from dc_platform.search.state import Covered, Missing, Range, State, pieces_in
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,25 @@ class Built:
         return self.added + self.removed > 0
 
 
+@dataclass(frozen=True)
+class Behind:
+    """How far an index is behind silver: `rows` that it has not, `gone` pieces that silver has not, and
+    the milliseconds since the last build (of none: since 1970).
+    """
+
+    version: int
+    silver_version: int
+    rows: int
+    gone: int
+    since_build_ms: int
+
+    def is_due(self, settings: Settings) -> bool:
+        """Whether a build is to begin. What was deleted leaves the index at once."""
+        if self.gone or self.rows >= settings.search_behind_rows:
+            return True
+        return self.rows > 0 and self.since_build_ms > settings.search_behind_minutes * 60_000
+
+
 class Builder:
     """Builds the index of a lake's silver. One build at a time, over all processes."""
 
@@ -68,6 +87,25 @@ class Builder:
         self._analyzer = Analyzer()
         self._reached = reached
         self._commit_rows = commit_rows
+
+    def behind(self) -> Behind:
+        """How far the index is behind silver now."""
+        snapshot = LakeTable(self._lake, SILVER_EVENTS).snapshot()
+        state = State("")
+        directory = self.home.current()
+        if directory is not None:
+            try:
+                state = Reading(directory).moment().state
+            except DamagedIndexError as error:
+                log.warning("%s", error)
+        coverage = self._comparer.compare(state, snapshot)
+        return Behind(
+            version=state.version,
+            silver_version=snapshot.version,
+            rows=snapshot.rows - sum(file.rows for file in coverage.files.values()),
+            gone=pieces_in(coverage.gone),
+            since_build_ms=time.time_ns() // 1_000_000 - state.built_ms,
+        )
 
     def build(self, *, anew: bool = False, say: Callable[[int], None] = lambda rows: None) -> Built:
         """Bring the index up to silver's newest version; `anew` makes it from scratch, beside the one
@@ -114,7 +152,7 @@ class Builder:
         return Built(
             version=moment.state.version,
             added=work.added,
-            removed=sum(last - first + 1 for first, last in coverage.gone),
+            removed=pieces_in(coverage.gone),
             unreadable=tuple(work.unreadable),
             documents=moment.documents,
             segments=moment.segments,

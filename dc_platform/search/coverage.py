@@ -18,7 +18,6 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import Snapshot
 from dc_platform.search.state import Coverage, Covered, Missing, State, joined_ranges
 
-
 _OF_A_FILE = ("modification_time", "path", "num_records")
 
 

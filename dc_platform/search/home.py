@@ -84,7 +84,8 @@ class Home:
         self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / "lock")
         try:
-            lock.acquire(timeout=0)
+            # Longer than it takes the sensor to look whether a build is at work.
+            lock.acquire(timeout=1)
         except Timeout:
             raise CommitConflictError("another build of the index is at work; try again") from None
         try:
@@ -95,8 +96,9 @@ class Home:
     @property
     def is_building(self) -> bool:
         """Whether a build is at work."""
+        self.root.mkdir(parents=True, exist_ok=True)
         try:
-            with self.building():
+            with FileLock(self.root / "lock").acquire(timeout=0):
                 return False
-        except CommitConflictError:
+        except Timeout:
             return True

@@ -109,7 +109,9 @@ class Moment:
                 count = self._count(matching)
                 hits = self._ties(matching, after.time, limit, above=after.identity)
                 if len(hits) < limit:
-                    earlier = self._both(matching, self._between("event_time", None, after.time - 1))
+                    earlier = self._both(
+                        matching, self._between("event_time", None, after.time - 1)
+                    )
                     hits += self._newest(earlier, limit - len(hits))[1]
         except ValueError as error:
             if "max expansions" in str(error):
@@ -143,10 +145,7 @@ class Moment:
     def _hits(self, found: Sequence[tuple[int, tantivy.DocAddress]]) -> list[Hit]:
         addresses = [address for _, address in found]
         places = [self._searcher.fast_field_values(name, addresses) for name in PLACE]
-        return [
-            Hit(time, *numbers)
-            for (time, _), *numbers in zip(found, *places, strict=True)
-        ]
+        return [Hit(time, *numbers) for (time, _), *numbers in zip(found, *places, strict=True)]
 
     def _count(self, query: tantivy.Query) -> int:
         return int(self._searcher.search(query, limit=1, order_by_field="event_time").count)
@@ -210,7 +209,9 @@ class Reading:
             self._index = _prepared(tantivy.Index.open(str(directory)))
             self._index.config_reader("manual")
         except ValueError as error:
-            raise DamagedIndexError(f"the index in {directory} cannot be opened: {error}") from error
+            raise DamagedIndexError(
+                f"the index in {directory} cannot be opened: {error}"
+            ) from error
 
     def moment(self) -> Moment:
         """The index as it is now."""
@@ -234,7 +235,9 @@ class Writing:
         except ValueError as error:
             if "LockBusy" in str(error):
                 raise CommitConflictError("another process writes the index; try again") from error
-            raise DamagedIndexError(f"the index in {directory} cannot be opened: {error}") from error
+            raise DamagedIndexError(
+                f"the index in {directory} cannot be opened: {error}"
+            ) from error
         if is_new:
             self.commit(empty)
 

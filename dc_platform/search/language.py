@@ -14,7 +14,7 @@ phrase `user 42`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,9 +80,12 @@ def parse(query: str, words_of: Callable[[Sequence[str]], list[str]]) -> Tree:
         raise SyntaxMistakeError(f"a query has at most {LONGEST} characters, this one {len(query)}")
     tokens = list(_tokens(query))
     texts = [token.text for token in tokens if token.kind == "text"]
-    if not texts:
+    words = {t: tuple(found.split()) for t, found in zip(texts, words_of(texts), strict=True)}
+    # What is no word in an event is none in a query: `disk & tape` are two words.
+    tokens = [token for token in tokens if token.kind != "text" or _has_words(token, words)]
+    if not any(token.kind == "text" for token in tokens):
         raise SyntaxMistakeError("there is no word to search for")
-    parser = _Parser(tokens, dict(zip(texts, words_of(texts), strict=True)))
+    parser = _Parser(tokens, words)
     tree = parser.either(0)
     parser.expect_end()
     return tree
@@ -113,7 +116,9 @@ def _tokens(query: str) -> Iterator[_Token]:
             prefix = query[end + 1 : end + 2] == "*"
             yield _Token("text", at, query[at + 1 : end], prefix)
             at = end + 1 + prefix
-        elif char == "-" and query[at + 1 : at + 2].strip():
+        elif char == "-" and (
+            query[at + 1 : at + 2].isalnum() or query[at + 1 : at + 2] in ('"', "(")
+        ):
             yield _Token("NOT", at)
             at += 1
         else:
@@ -123,6 +128,14 @@ def _tokens(query: str) -> Iterator[_Token]:
             yield _word(query[at:end], at)
             at = end
     yield _Token("end", at)
+
+
+def _has_words(token: _Token, words: Mapping[str, tuple[str, ...]]) -> bool:
+    if not words[token.text] and any(char.isalnum() for char in token.text):
+        raise SyntaxMistakeError(
+            f"{_short(token.text)} is too long to be a word: 64 letters and digits at most"
+        )
+    return bool(words[token.text])
 
 
 def _word(text: str, at: int) -> _Token:
@@ -136,7 +149,7 @@ def _word(text: str, at: int) -> _Token:
 class _Parser:
     """Recursive descent over the tokens; `words` has the words of each text."""
 
-    def __init__(self, tokens: Sequence[_Token], words: dict[str, str]) -> None:
+    def __init__(self, tokens: Sequence[_Token], words: Mapping[str, tuple[str, ...]]) -> None:
         self._tokens = tokens
         self._words = words
         self._next = 0
@@ -180,7 +193,9 @@ class _Parser:
         if token.kind == "(":
             inner = self.either(depth + 1)
             if self._peek.kind != ")":
-                raise SyntaxMistakeError(f"the ( at character {token.at + 1} is not closed: add a )")
+                raise SyntaxMistakeError(
+                    f"the ( at character {token.at + 1} is not closed: add a )"
+                )
             self._next += 1
             return inner
         if token.kind == "end":
@@ -191,11 +206,7 @@ class _Parser:
         )
 
     def _phrase(self, token: _Token) -> Phrase:
-        words = tuple(self._words[token.text].split())
-        if not words:
-            raise SyntaxMistakeError(
-                f"{_short(token.text)} has no word: words are letters and digits, 64 at most"
-            )
+        words = self._words[token.text]
         self._count += len(words)
         self._prefixes += token.prefix
         if self._count > MOST_WORDS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
 import msgspec
 
 # First and last number, both included.
@@ -33,7 +34,7 @@ class State(msgspec.Struct, frozen=True):
     version: int = -1
     built_ms: int = 0
     next_piece: int = 1
-    files: dict[str, Covered] = {}  # noqa: RUF012 — msgspec copies it
+    files: dict[str, Covered] = {}
 
     @property
     def rows(self) -> int:
@@ -97,3 +98,7 @@ def joined_ranges(ranges: Iterable[Range]) -> tuple[Range, ...]:
             found.append([first, last])
     return tuple((first, last) for first, last in found)
 
+
+def pieces_in(ranges: Iterable[Range]) -> int:
+    """How many pieces that is."""
+    return sum(last - first + 1 for first, last in ranges)

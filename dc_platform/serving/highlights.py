@@ -1,7 +1,7 @@
 """Why an event was found: the places in it that match, as text for a page.
 
-A fragment is HTML: what matches stands in `<em>`, everything else is escaped, whoever sent it. Words are
-found in a value as the analysis finds them (`search/analysis.py`), and folded by the analysis itself.
+A fragment is HTML: what matches stands in `<em>`, everything else is escaped, whoever sent it. Words
+are found in a value as the analysis finds them (`search/analysis.py`), and folded by it.
 """
 
 from __future__ import annotations
