@@ -7,16 +7,13 @@ import json
 import re
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from dc_platform.cli.options import AsJson, DataDir, settings_of
 from dc_platform.errors import PlatformError
-
-if TYPE_CHECKING:
-    import click
 
 _ASKED = 100
 _CELL = 100
@@ -26,7 +23,7 @@ _EM = re.compile(r"</?em>")
 class _WordsOrVerb(TyperGroup):
     """`dcp search checkout` is `dcp search text checkout`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the verb in where it was left out."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["text", *args]

@@ -6,11 +6,13 @@ a space before it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from dc_platform.search.analysis import joined
 from dc_platform.search.language import AllOf, Not, Phrase, Tree
 
 
-def condition(tree: Tree, parameters: dict[str, str], column: str = "words") -> str:
+def condition(tree: Tree, parameters: dict[str, Any], column: str = "words") -> str:
     """The condition; the values that it names go into `parameters`."""
     if isinstance(tree, Phrase):
         name = f"w{len(parameters)}"

@@ -117,8 +117,8 @@ class Search:
     ) -> tuple[int, list[Hit]]:
         if beside.table is None:
             return 0, []
-        parameters: dict[str, Any] = {"tenant": wanted.tenant_id}
-        where = _where(wanted, parameters)
+        parameters: dict[str, Any] = {}
+        where = where_of(wanted, parameters)
         with self._engine.run_own(
             f"select count(*) from beside where {where}", parameters, beside=beside.table
         ) as cursor:
@@ -181,7 +181,9 @@ def _home(hit: Hit, seen: Seen, beside: Beside) -> str | None:
     return seen.coverage.home_of(hit.piece)
 
 
-def _where(wanted: Wanted, parameters: dict[str, Any]) -> str:
+def where_of(wanted: Wanted, parameters: dict[str, Any]) -> str:
+    """The condition of SQL over rows of `Analyzer.searchable`; its values go into `parameters`."""
+    parameters["tenant"] = wanted.tenant_id
     parts = ["tenant_id = $tenant", condition(wanted.tree, parameters)]
     for column, values in (("source_id", wanted.sources), ("event_type", wanted.types)):
         if values is not None:
