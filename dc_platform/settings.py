@@ -193,8 +193,8 @@ class Settings(BaseSettings):
         500_000,
         ge=0,
         description="Events beside the index, not in it yet or still in Kafka, that a search looks"
-        " through; past it answers say complete: false. A tenth of a second each 100,000 the first"
-        " time, 15 MB for as long as they are not in the index.",
+        " through; past it answers say complete: false. 100,000 take half a second the first time, and"
+        " 25 MB for as long as they are not in the index.",
     )
 
     # --- Dagster ---

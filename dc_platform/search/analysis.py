@@ -1,9 +1,9 @@
 """Events to words, in columns.
 
 The words of an event are those of its type, of the string and number values of its payload, whatever
-their depth, and of its tags' values. A word is a run of letters, digits and marks; letters lose their
-case and accents, and of Chinese and Japanese each character is a word of its own. A run of more than 64
-characters is no word: it is encoded data.
+their depth, and of its tags' values. A word is a run of letters and digits; letters lose their case and
+accents (of scripts that write vowels as marks the consonants stay), and of Chinese and Japanese each
+character is a word of its own. A run of more than 64 characters is no word: it is encoded data.
 
 They are kept as one text, ` page view ␟ user 42 ␟ `: one space before and after each word, and U+001F
 between two values, so that no phrase runs from one value into the next. The index takes this text apart
@@ -63,7 +63,7 @@ class Analyzer:
     """Thread-safe: each call has a cursor of its own."""
 
     def __init__(self, *, threads: int = 1) -> None:
-        self._instance = duckdb.connect(config={"threads": threads, "memory_limit": "512MB"})
+        self._instance = duckdb.connect(config={"threads": threads, "memory_limit": "256MB"})
         self._instance.execute(_MACROS)
 
     def searchable(self, events: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import tantivy
@@ -122,7 +122,8 @@ class Moment:
         return count, hits
 
     def _newest(self, query: tantivy.Query, limit: int) -> tuple[int, list[Hit]]:
-        result = self._searcher.search(query, limit=limit, order_by_field="event_time")
+        # tantivy's own stubs forget `count`.
+        result: Any = self._searcher.search(query, limit=limit, order_by_field="event_time")
         hits = self._hits(result.hits)
         if len(hits) == limit:
             # Which of those of the last time come first, their identity says.
@@ -148,7 +149,8 @@ class Moment:
         return [Hit(time, *numbers) for (time, _), *numbers in zip(found, *places, strict=True)]
 
     def _count(self, query: tantivy.Query) -> int:
-        return int(self._searcher.search(query, limit=1, order_by_field="event_time").count)
+        result: Any = self._searcher.search(query, limit=1, order_by_field="event_time")
+        return int(result.count)
 
     # --- queries ---
 
