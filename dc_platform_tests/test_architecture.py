@@ -45,8 +45,11 @@ FORBIDDEN = {
     "contracts": {"gateway", "broker", "decode", "landing", "lake", "serving", "orchestration"},
     "broker": {"gateway", "decode", "landing", "lake", "serving", "orchestration", "registry"},
     "decode": {"gateway", "landing", "lake", "serving", "orchestration", "registry"},
-    "lake": {"gateway", "broker", "decode", "landing", "serving", "orchestration", "registry"},
-    "landing": {"gateway", "serving", "orchestration", "stack", "cli"},
+    "lake": {
+        *("gateway", "broker", "decode", "landing", "search", "serving", "orchestration"),
+        "registry",
+    },
+    "landing": {"gateway", "search", "serving", "orchestration", "stack", "cli"},
     "gateway": {"decode", "landing", "lake", "search", "serving", "orchestration", "stack", "cli"},
     "serving": {"gateway", "orchestration", "stack", "cli"},
     "search": {

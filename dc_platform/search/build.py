@@ -21,7 +21,7 @@ from dc_platform.lake.rewrite import UnreadableError, in_pieces
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.search.analysis import COLUMNS, Analyzer
-from dc_platform.search.coverage import Comparer
+from dc_platform.search.coverage import Comparer, newest_first
 from dc_platform.search.home import Home
 from dc_platform.search.index import DamagedIndexError, Reading, Writing
 from dc_platform.search.state import Covered, Missing, Range, State, pieces_in
@@ -52,19 +52,20 @@ class Built:
 
 @dataclass(frozen=True)
 class Behind:
-    """How far an index is behind silver: `rows` that it has not, `gone` pieces that silver has not, and
-    the milliseconds since the last build (of none: since 1970).
+    """How far an index is behind silver: `rows` that it has not, of which the last build could not read
+    some, `gone` pieces that silver has not, and the time since the last build, or since somebody looks.
     """
 
     version: int
     silver_version: int
     rows: int
+    unreadable: int
     gone: int
     since_build_ms: int
 
     def is_due(self, settings: Settings) -> bool:
         """Whether a build is to begin. What was deleted leaves the index at once."""
-        if self.gone or self.rows >= settings.search_behind_rows:
+        if self.gone or self.rows - self.unreadable >= settings.search_behind_rows:
             return True
         return self.rows > 0 and self.since_build_ms > settings.search_behind_minutes * 60_000
 
@@ -87,6 +88,7 @@ class Builder:
         self._analyzer = Analyzer()
         self._reached = reached
         self._commit_rows = commit_rows
+        self._made_ms = _now_ms()
 
     def behind(self) -> Behind:
         """How far the index is behind silver now."""
@@ -103,8 +105,9 @@ class Builder:
             version=state.version,
             silver_version=snapshot.version,
             rows=snapshot.rows - sum(file.rows for file in coverage.files.values()),
+            unreadable=state.unreadable,
             gone=pieces_in(coverage.gone),
-            since_build_ms=time.time_ns() // 1_000_000 - state.built_ms,
+            since_build_ms=_now_ms() - max(state.built_ms, self._made_ms),
         )
 
     def build(self, *, anew: bool = False, say: Callable[[int], None] = lambda rows: None) -> Built:
@@ -182,7 +185,11 @@ class Builder:
     def _finish(self, work: _Work, snapshot: Snapshot) -> None:
         """What was read file by file now lies in the live files of the version."""
         whole = self._comparer.compare(work.state(), snapshot)
-        if not whole.missing:
+        within = {file.within for file in whole.missing}
+        if within:
+            rows = newest_first(snapshot)
+            work.unreadable_rows = sum(rows[path] for path in within)
+        else:
             work.files = dict(whole.files)
             work.version = snapshot.version
         self._reached("index finished")
@@ -208,6 +215,7 @@ class _Work:
         self.added = 0
         self.since_commit = 0
         self.unreadable: list[str] = []
+        self.unreadable_rows = 0
 
     def begin(self) -> int:
         """The number of a new piece."""
@@ -237,8 +245,9 @@ class _Work:
         return State(
             self._table,
             version=self.version,
-            built_ms=time.time_ns() // 1_000_000,
+            built_ms=_now_ms(),
             next_piece=self._next_piece,
+            unreadable=self.unreadable_rows,
             files=self.files,
         )
 
@@ -246,3 +255,7 @@ class _Work:
         """Make it so."""
         self._writing.commit(self.state())
         self.since_commit = 0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -27,13 +27,15 @@ class Covered(msgspec.Struct, frozen=True):
 
 class State(msgspec.Struct, frozen=True):
     """`files` are paths relative to the table. `version` is the newest version of silver of which
-    everything is indexed, -1 before the first; `table` is the id of the table.
+    everything is indexed, -1 before the first; `table` is the id of the table. `unreadable` rows lie in
+    files that the last build could not read.
     """
 
     table: str
     version: int = -1
     built_ms: int = 0
     next_piece: int = 1
+    unreadable: int = 0
     files: dict[str, Covered] = {}
 
     @property

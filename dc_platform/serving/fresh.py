@@ -67,9 +67,9 @@ class Fresh:
         self._rows = rows
         self._lock = threading.Lock()
         self._numbers = count()
-        self._files: dict[str, Part] = {}
-        # A chunk in memory never changes; a spilled one is known by its file.
-        self._chunks: WeakKeyDictionary[Any, Part] = WeakKeyDictionary()
+        self._files: dict[str, Part | None] = {}
+        # A chunk in memory never changes; a spilled one is known by its file. None: it has too many.
+        self._chunks: WeakKeyDictionary[Any, Part | None] = WeakKeyDictionary()
 
     def beside(self, view: View, missing: Sequence[Missing], rows_of: dict[str, int]) -> Beside:
         """What a search of the view looks through: the tail, and the files that are `missing` from the
@@ -92,24 +92,22 @@ class Fresh:
             return
         try:
             taken.add(make(), home)
-        except TooManyError as error:
-            taken.left_out += max(rows, int(str(error)))
+        except TooManyError:
+            taken.left_out += max(rows, 1)
         except StoreUnavailableError as error:
             log.warning("a search goes on without some events: %s", error)
             taken.left_out += max(rows, 1)
 
     def _of_file(self, path: str) -> Part:
-        found = self._files.get(path)
-        if found is None:
-            found = self._files[path] = self._part(in_pieces(self._root, path, COLUMNS))
-        return found
+        if path not in self._files:
+            self._files[path] = self._part(in_pieces(self._root, path, COLUMNS))
+        return _there(self._files[path])
 
     def _of_chunk(self, chunk: Chunk, view: View) -> Part:
         key: Any = chunk if chunk.file is None else chunk.file
-        found = self._chunks.get(key)
-        if found is None:
-            found = self._part(_batches(chunk))
-            self._chunks[key] = found
+        if key not in self._chunks:
+            self._chunks[key] = self._part(_batches(chunk))
+        found = _there(self._chunks[key])
         if chunk.file is None:
             return found
         # What has landed since, and duplicates, stay in a spilled file.
@@ -117,7 +115,8 @@ class Fresh:
         keep[sorted(chunk.excluded)] = False
         return Part(found.number, found.table.filter(pa.array(keep)))
 
-    def _part(self, batches: Iterable[pa.RecordBatch]) -> Part:
+    def _part(self, batches: Iterable[pa.RecordBatch]) -> Part | None:
+        """The words of events; None of too many."""
         number = next(self._numbers)
         tables: list[pa.Table] = []
         rows = size = 0
@@ -126,8 +125,14 @@ class Fresh:
             tables.append(table.append_column("part", pa.array(np.full(len(table), number))))
             rows, size = rows + len(table), size + table.nbytes
             if rows > self._rows or size > self._rows * _ROW_BYTES:
-                raise TooManyError(str(rows))
+                return None
         return Part(number, pa.concat_tables(tables) if tables else _EMPTY)
+
+
+def _there(part: Part | None) -> Part:
+    if part is None:
+        raise TooManyError
+    return part
 
 
 class _Taken:
@@ -143,7 +148,7 @@ class _Taken:
     def add(self, part: Part, home: str | None) -> None:
         rows, size = len(part.table), part.table.nbytes
         if rows > self.rows_left or size > self._bytes_left:
-            raise TooManyError(str(rows))
+            raise TooManyError
         if rows:
             self.rows_left -= rows
             self._bytes_left -= size

@@ -221,6 +221,10 @@ def test_a_file_that_cannot_be_read_keeps_no_other_from_the_index(tmp_path: Path
     assert built.unreadable == (bad,)
     assert built.documents == 14
     assert built.version == -1
+    # It is tried again in ten minutes, not all the time.
+    behind = changing.builder().behind()
+    assert (behind.rows, behind.unreadable) == (7, 7)
+    assert not behind.is_due(Settings(search_behind_rows=1))
     path.write_bytes(whole)
     assert changing.builder().build().version == changing.table.version
     assert found(moment(changing), "disk") == expected(changing, "disk")
@@ -232,8 +236,9 @@ def test_how_far_it_is_behind(tmp_path: Path) -> None:
     builder: Builder = changing.builder()
     assert not builder.behind().is_due(settings)
     changing.land(changing.rows(TEXTS[:3]))
-    # Of an index that there never was the last build is long ago.
-    assert builder.behind().is_due(settings)
+    # Of an index that there never was as old as who looks.
+    assert not builder.behind().is_due(settings)
+    assert builder.behind().is_due(Settings(search_behind_minutes=1e-9))
     builder.build()
     assert builder.behind().rows == 0
     changing.land(changing.rows(TEXTS[:3]))
