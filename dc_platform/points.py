@@ -74,6 +74,11 @@ class Point(StrEnum):
     BACKFILL_WRITTEN = "backfill written", "backfill", "the day's files are written, not committed"
     BACKFILL_COMMITTED = "backfill committed", "backfill", "the day's files replaced the old ones"
 
+    # --- words into the search index ---
+    FILE_INDEXED = "file indexed", "search", "a file's words are gathered; the index lacks them"
+    INDEX_WRITTEN = "index written", "search", "all words are gathered, the index's commit is next"
+    INDEX_COMMITTED = "index committed", "search", "the index has them, and says so"
+
 
 def unarmed(point: str) -> None:
     """What happens at a point."""

@@ -20,6 +20,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.rewrite import UnreadableError, in_pieces
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
+from dc_platform.points import Point, Reached, armed
 from dc_platform.search.analysis import COLUMNS, Analyzer
 from dc_platform.search.coverage import Comparer, newest_first
 from dc_platform.search.home import Home
@@ -77,7 +78,7 @@ class Builder:
         self,
         settings: Settings,
         *,
-        reached: Callable[[str], None] = lambda point: None,
+        reached: Reached | None = None,
         commit_rows: int = _COMMIT_ROWS,
     ) -> None:
         self.home = Home(settings.data_dir)
@@ -86,7 +87,7 @@ class Builder:
         self._lake.ensure(SILVER_EVENTS)
         self._comparer = Comparer(self._lake)
         self._analyzer = Analyzer()
-        self._reached = reached
+        self._reached = reached or armed(settings.crash_at)
         self._commit_rows = commit_rows
         self._made_ms = _now_ms()
 
@@ -176,11 +177,10 @@ class Builder:
                 work.give_up(piece, file.path)
                 continue
             work.end(piece, file.path)
-            self._reached("file indexed")
+            self._reached(Point.FILE_INDEXED)
             say(work.added)
             if work.since_commit >= self._commit_rows:
                 work.commit()
-                self._reached("index committed")
 
     def _finish(self, work: _Work, snapshot: Snapshot) -> None:
         """What was read file by file now lies in the live files of the version."""
@@ -192,8 +192,9 @@ class Builder:
         else:
             work.files = dict(whole.files)
             work.version = snapshot.version
-        self._reached("index finished")
+        self._reached(Point.INDEX_WRITTEN)
         work.commit()
+        self._reached(Point.INDEX_COMMITTED)
 
 
 class _Work:

@@ -45,7 +45,12 @@ def cases() -> Iterator[Case]:
 
 def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
     """Each point once."""
-    ways = {"gateway": killed_gateway, "landing run": _run, "backfill": _backfill}
+    ways = {
+        "gateway": killed_gateway,
+        "landing run": _run,
+        "backfill": _backfill,
+        "search": _search,
+    }
     special = {
         Point.BEFORE_GAPS: _gaps,
         Point.GAPS_RECORDED: _gaps,
@@ -164,3 +169,20 @@ def _backfill(scene: Scene, seed: int, point: Point) -> None:
         scene.expect([*_PROCESS, "backfill", day.isoformat()], 0)
     scene.send(50)
     scene.land()
+
+
+def _search(scene: Scene, seed: int, point: Point) -> None:
+    """A build of the search index, the first one or a later one; the next says whether what it finds is
+    true, and has everything.
+    """
+    build = [*_PROCESS, "search", "events"]
+    scene.send(300)
+    scene.land()
+    if seed:
+        scene.expect(build, 0)
+        scene.send(200)
+        scene.land()
+    scene.expect(build, -signal.SIGKILL, {"DCP_CRASH_AT": str(point)})
+    scene.send(50)
+    scene.land()
+    scene.expect(build, 0)

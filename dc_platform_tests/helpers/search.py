@@ -20,6 +20,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.search.build import Builder
 from dc_platform.search.home import Home
+from dc_platform.search.index import Moment
 from dc_platform.search.language import AllOf, Not, Phrase, Tree
 from dc_platform.settings import Settings
 from dc_platform_tests.helpers.events import some_uuid
@@ -77,6 +78,13 @@ def _has(words: Sequence[str], phrase: Phrase) -> bool:
         if same and list(words[at : at + len(first)]) == first:
             return True
     return False
+
+
+def assert_true(at: Moment) -> None:
+    """Each file that an index says it has it has whole, and it has nothing else."""
+    for path, file in at.state.files.items():
+        assert at.rows_of(file.pieces) == file.rows, path
+    assert at.documents == at.state.rows
 
 
 # --- silver that changes ---

@@ -19,6 +19,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.rewrite import in_pieces
 from dc_platform.lake.table import LakeTable
+from dc_platform.points import Point
 from dc_platform.search.analysis import Analyzer
 from dc_platform.search.build import Builder
 from dc_platform.search.coverage import Comparer
@@ -26,7 +27,7 @@ from dc_platform.search.index import Moment, Reading, Wanted
 from dc_platform.search.language import parse
 from dc_platform.settings import Settings
 from dc_platform_tests.helpers.landing import CrashError, crash_at
-from dc_platform_tests.helpers.search import QUERIES, TEXTS, Changing, matches
+from dc_platform_tests.helpers.search import QUERIES, TEXTS, Changing, assert_true, matches
 
 ANALYZER = Analyzer()
 
@@ -50,13 +51,6 @@ def expected(changing: Changing, query: str) -> set[int]:
     return {row["kafka_offset"] for row in changing.live.values() if matches(row, tree)}
 
 
-def assert_true(changing: Changing, at: Moment) -> None:
-    """Each file that the index says it has it has whole, and it has nothing else."""
-    for path, file in at.state.files.items():
-        assert at.rows_of(file.pieces) == file.rows, path
-    assert at.documents == at.state.rows
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_a_build_brings_in_what_a_build_from_scratch_has(tmp_path: Path, seed: int) -> None:
     changing, random = Changing(tmp_path, seed), Random(seed)
@@ -68,7 +62,7 @@ def test_a_build_brings_in_what_a_build_from_scratch_has(tmp_path: Path, seed: i
             at = moment(changing)
             assert built.documents == len(changing.live) == changing.rows_in_silver()
             assert built.version == changing.table.version
-            assert_true(changing, at)
+            assert_true(at)
             assert set(at.state.files) == set(changing.files)
             query = random.choice(QUERIES)
             assert found(at, query) == expected(changing, query)
@@ -113,11 +107,11 @@ def test_compaction_indexes_nothing_again(tmp_path: Path) -> None:
     changing.compact(list(changing.files), ordered=False)
     built = builder.build()
     assert (built.added, built.removed, built.documents) == (7, 0, 35)
-    assert_true(changing, moment(changing))
+    assert_true(moment(changing))
 
 
-@pytest.mark.parametrize("point", ["file indexed", "index committed", "index finished"])
-def test_a_build_that_died_is_gone_on_with(tmp_path: Path, point: str) -> None:
+@pytest.mark.parametrize("point", [Point.FILE_INDEXED, Point.INDEX_WRITTEN, Point.INDEX_COMMITTED])
+def test_a_build_that_died_is_gone_on_with(tmp_path: Path, point: Point) -> None:
     changing = Changing(tmp_path)
     changing.land(changing.rows(TEXTS))
     changing.builder().build()
@@ -127,9 +121,9 @@ def test_a_build_that_died_is_gone_on_with(tmp_path: Path, point: str) -> None:
     changing.delete(next(iter(doomed)), {next(iter(changing.live))})
     with pytest.raises(CrashError):
         changing.builder(commit_rows=10, reached=crash_at(point)).build()
-    assert_true(changing, moment(changing))
+    assert_true(moment(changing))
     changing.builder().build()
-    assert_true(changing, moment(changing))
+    assert_true(moment(changing))
     assert found(moment(changing), "NOT zebra") == expected(changing, "NOT zebra")
 
 
@@ -164,10 +158,10 @@ def test_kill_9_leaves_an_index_that_tells_the_truth(tmp_path: Path) -> None:
         killed += build.wait() == -signal.SIGKILL
         build.stdout.close()
         if changing.index:
-            assert_true(changing, moment(changing))
+            assert_true(moment(changing))
     assert killed > 3
     changing.builder().build()
-    assert_true(changing, moment(changing))
+    assert_true(moment(changing))
     for query in QUERIES:
         assert found(moment(changing), query) == expected(changing, query)
     assert len(list((tmp_path / "search").glob("index-*"))) == 1
