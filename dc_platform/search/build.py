@@ -25,7 +25,7 @@ from dc_platform.search.analysis import COLUMNS, Analyzer
 from dc_platform.search.coverage import Comparer, newest_first
 from dc_platform.search.home import Home
 from dc_platform.search.index import DamagedIndexError, Reading, Writing
-from dc_platform.search.state import Covered, Missing, Range, State, pieces_in
+from dc_platform.search.state import Covered, Missing, Range, State, joined_ranges, pieces_in
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -185,12 +185,16 @@ class Builder:
     def _finish(self, work: _Work, snapshot: Snapshot) -> None:
         """What was read file by file now lies in the live files of the version."""
         whole = self._comparer.compare(work.state(), snapshot)
-        within = {file.within for file in whole.missing}
-        if within:
+        unread = {file.within for file in whole.missing}
+        done = {path: file for path, file in whole.files.items() if path not in unread}
+        pieces = joined_ranges(r for file in done.values() for r in file.pieces)
+        work.files = done | {
+            path: file for path, file in work.files.items() if not file.lies_within(pieces)
+        }
+        if unread:
             rows = newest_first(snapshot)
-            work.unreadable_rows = sum(rows[path] for path in within)
+            work.unreadable_rows = sum(rows[path] for path in unread)
         else:
-            work.files = dict(whole.files)
             work.version = snapshot.version
         self._reached(Point.INDEX_WRITTEN)
         work.commit()

@@ -45,8 +45,8 @@ class Comparer:
         gone = tuple(
             r
             for path, file in state.files.items()
+            if path not in files and not file.lies_within(kept)
             for r in file.pieces
-            if path not in files and not _within(r, kept)
         )
         return Coverage(files, joined_ranges(gone), tuple(missing))
 
@@ -82,7 +82,3 @@ def newest_first(snapshot: Snapshot) -> dict[str, int]:
     columns = (snapshot.actions[name].to_pylist() for name in _OF_A_FILE)
     files = sorted(zip(*columns, strict=True), reverse=True)
     return {path: rows or 0 for _, path, rows in files}
-
-
-def _within(wanted: tuple[int, int], ranges: tuple[tuple[int, int], ...]) -> bool:
-    return any(first <= wanted[0] and wanted[1] <= last for first, last in ranges)

@@ -24,6 +24,10 @@ class Covered(msgspec.Struct, frozen=True):
     rows: int
     pieces: tuple[Range, ...]
 
+    def lies_within(self, ranges: Iterable[Range]) -> bool:
+        """Whether its pieces are among these."""
+        return all(any(a <= x and y <= b for a, b in ranges) for x, y in self.pieces)
+
 
 class State(msgspec.Struct, frozen=True):
     """`files` are paths relative to the table. `version` is the newest version of silver of which

@@ -136,7 +136,7 @@ class Search:
                 f" order by event_time desc, identity limit {limit}",
                 parameters,
             ).fetchall()
-        return count, [Hit(*row[:5], -1 - row[5]) for row in found]
+        return count, [Hit._make([*row[:5], -1 - row[5]]) for row in found]
 
     # --- the events themselves ---
 
