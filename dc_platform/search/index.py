@@ -19,7 +19,7 @@ import msgspec
 import tantivy
 from tantivy import FieldType, Occur, Order
 
-from dc_platform.errors import CommitConflictError, PlatformError, StoreUnavailableError
+from dc_platform.errors import CommitConflictError, RetriableError, StoreUnavailableError
 from dc_platform.search.language import AllOf, Not, Phrase, SyntaxMistakeError, Tree
 from dc_platform.search.state import Range, State
 
@@ -28,10 +28,11 @@ PLACE = ("identity", "kafka_partition", "kafka_offset", "kafka_index", "piece")
 _TEXTS = ("tenant_id", "source_id", "event_type", "kind")
 # The document that is the index's state.
 _STATE = "state"
+_HIGHEST = 2**64 - 1
 
 
-class DamagedIndexError(PlatformError):
-    """The index cannot be read; it is a copy and can be built anew."""
+class DamagedIndexError(RetriableError):
+    """The index cannot be read; it is a copy, and the next build makes it anew."""
 
 
 class Hit(NamedTuple):
@@ -136,6 +137,8 @@ class Moment:
         self, query: tantivy.Query, time: int, limit: int, *, above: int | None = None
     ) -> list[Hit]:
         tied = self._both(query, self._between("event_time", time, time))
+        if above == _HIGHEST:
+            return []
         if above is not None:
             tied = self._both(tied, self._between("identity", above + 1, None))
         found = self._searcher.search(

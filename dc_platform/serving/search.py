@@ -13,7 +13,7 @@ import heapq
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _ADDRESS = ("kafka_partition", "kafka_offset", "kafka_index")
 _HIT = f"event_time, identity, {', '.join(_ADDRESS)}, part"
 Key = tuple[int, int, int, int]
+Some = Annotated[list[str], Field(max_length=1000)]
 
 
 class SearchRequest(BaseModel):
@@ -49,8 +50,8 @@ class SearchRequest(BaseModel):
     query: str = Field(min_length=1, max_length=10_000)
     from_: int | float | str | None = Field(default=None, alias="from")
     to: int | float | str | None = None
-    source_id: str | list[str] | None = Field(default=None, alias="sourceId")
-    event_type: str | list[str] | None = Field(default=None, alias="eventType")
+    source_id: str | Some | None = Field(default=None, alias="sourceId")
+    event_type: str | Some | None = Field(default=None, alias="eventType")
     limit: int = Field(default=20, ge=1, le=100)
     cursor: str | None = Field(default=None, max_length=200)
 

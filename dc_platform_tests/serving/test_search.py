@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -324,6 +325,7 @@ def test_what_other_engines_take_for_an_operator_is_just_text(door: Door, query:
         ({"from": "yesterday"}, "ISO 8601"),
         ({"cursor": "AAAA"}, "cursor"),
         ({"cursor": "WzEsMTgwMDAwMDAwMDAwMDAwMDAwMDAwMF0="}, "cursor"),
+        ({"sourceId": ["s"] * 1001}, "at most 1000 items"),
         ({"sort": "score"}, "not a known field"),
     ],
 )
@@ -342,6 +344,15 @@ def test_who_may_search(door: Door) -> None:
 def door_world(door: Door) -> list[Event]:
     tree = parse("disk", ANALYZER.of_texts)
     return [e for e in (event(n) for n in range(40)) if matches(as_row(e), tree)]
+
+
+def test_a_cursor_may_stand_anywhere(world: World) -> None:
+    everything = world.answer(query="NOT zebra", limit=100)
+    for at, left in (([0, 0], 0), ([2**61, 2**64 - 1], 40), ([NOW * 1000, 2**64 - 1], 0)):
+        cursor = base64.urlsafe_b64encode(json.dumps(at).encode()).decode()
+        answer = world.answer(query="NOT zebra", limit=100, cursor=cursor)
+        assert len(answer["results"]) == left
+        assert answer["totalCount"] == everything["totalCount"] == 40
 
 
 def test_a_cursor_of_the_wrong_kind_is_no_error_of_ours(world: World) -> None:
