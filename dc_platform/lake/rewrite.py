@@ -176,6 +176,15 @@ def in_pieces(root: str, path: str, columns: Sequence[str]) -> Iterator[pa.Recor
             )
 
 
+def rows_in(root: str, path: str) -> int | None:
+    """Rows of a data file, as the file says; None when it cannot be read."""
+    try:
+        with _reading(root, path) as file:
+            return int(file.metadata.num_rows)
+    except UnreadableError:
+        return None
+
+
 def _largest_row(root: str, paths: Sequence[str]) -> int:
     """Bytes of a row in the row group whose rows are the largest."""
     largest = 0

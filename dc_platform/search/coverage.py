@@ -14,11 +14,13 @@ from functools import lru_cache
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.origins import origin_of
 from dc_platform.lake.parquet import LANDED
+from dc_platform.lake.rewrite import rows_in
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import Snapshot
 from dc_platform.search.state import Coverage, Covered, Missing, State, joined_ranges
 
 _OF_A_FILE = ("modification_time", "path", "num_records")
+_GONE = -(2**62)
 
 
 class Comparer:
@@ -28,6 +30,7 @@ class Comparer:
         self._lake = lake
         # Files never change, and neither does what they were merged from.
         self._origins = lru_cache(maxsize=20_000)(self._read_origins)
+        self._rows_in = lru_cache(maxsize=20_000)(self._read_rows)
 
     def compare(self, state: State, snapshot: Snapshot) -> Coverage:
         """What of the snapshot the index covers."""
@@ -58,8 +61,9 @@ class Comparer:
         pieces = [known[leaf] for leaf in leaves if leaf in known]
         rest = [leaf for leaf in leaves if leaf not in known]
         found = sum(piece.rows for piece in pieces)
-        whole = found == rows if not rest else found < rows
-        if not pieces or not whole or not all(self._lake.has(SILVER_EVENTS, p) for p in rest):
+        # A deletion leaves fewer rows than the file had that it was made from, and names it, too.
+        same = found + sum(self._rows_in(leaf) for leaf in rest) == rows
+        if not pieces or not same or not all(self._lake.has(SILVER_EVENTS, leaf) for leaf in rest):
             return None, [path]
         return Covered(found, joined_ranges(r for piece in pieces for r in piece.pieces)), rest
 
@@ -75,6 +79,11 @@ class Comparer:
         if path.rsplit("/", 1)[-1].startswith(LANDED):
             return ()
         return tuple(origin_of(self._lake, SILVER_EVENTS, path) or ())
+
+    def _read_rows(self, path: str) -> int:
+        """Rows of a file that is no longer live; of one that is gone a number that fits no sum."""
+        rows = rows_in(self._lake.uri_of(SILVER_EVENTS), path)
+        return _GONE if rows is None else rows
 
 
 def newest_first(snapshot: Snapshot) -> dict[str, int]:

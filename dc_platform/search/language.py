@@ -8,8 +8,8 @@
     time*                      words that begin so
 
 AND, OR and NOT are operators in capitals only; AND binds closer than OR, and nothing between two words
-is AND. AllOf other characters are what separates words, in a query as in an event: `user-42` is the
-phrase `user 42`.
+is AND. All other characters separate words, in a query as in an event: `user-42` is the phrase
+`user 42`.
 """
 
 from __future__ import annotations

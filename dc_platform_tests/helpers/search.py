@@ -15,6 +15,7 @@ from typing import Any
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.origins import keep_origin
+from dc_platform.lake.parquet import DataFile
 from dc_platform.lake.rewrite import Cancellation, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -143,13 +144,24 @@ class Changing:
         self.files[file.path] = [row for path in paths for row in self.files.pop(path)]
 
     def delete(self, path: str, event_ids: set[str]) -> None:
-        """What retention does: a file is written anew without some rows."""
+        """What retention does: a file is written anew without some rows, and what it was made from is
+        kept beside it, as compaction does.
+        """
         kept = [row for row in self.files.pop(path) if row["event_id"] not in event_ids]
-        files = [write_silver(self.lake, kept)] if kept else []
+        files = [self._written(kept, path)] if kept else []
         self.table.refresh()
         self.table.put_in_place([path], files, metadata={"dcp.delete": "{}"})
         self.files |= {file.path: kept for file in files}
         self.live = {i: row for i, row in self.live.items() if i not in event_ids}
+
+    def _written(self, rows: Sequence[dict[str, Any]], of: str) -> DataFile:
+        cancelled = Cancellation()
+        part = write_silver(self.lake, rows).path
+        file = merge_files(
+            self.lake, SILVER_EVENTS, [part], DAY, ordered=False, cancelled=cancelled
+        )
+        keep_origin(self.lake, SILVER_EVENTS, file.path, [of])
+        return file
 
     def clean(self) -> None:
         """What maintenance does in the end: files that are not live are deleted."""

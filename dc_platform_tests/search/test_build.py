@@ -142,8 +142,8 @@ builder.build(anew=len(sys.argv) > 2)
 def test_kill_9_leaves_an_index_that_tells_the_truth(tmp_path: Path) -> None:
     changing, random = Changing(tmp_path), Random(3)
     killed = 0
-    for turn in range(8):
-        for _ in range(20):
+    for turn in range(6):
+        for _ in range(12):
             changing.land(changing.rows(random.choices(TEXTS, k=100)))
         if turn % 2:
             changing.compact(random.sample(list(changing.files), 5), ordered=False)
@@ -159,7 +159,7 @@ def test_kill_9_leaves_an_index_that_tells_the_truth(tmp_path: Path) -> None:
         build.stdout.close()
         if changing.index:
             assert_true(moment(changing))
-    assert killed > 3
+    assert killed > 2
     changing.builder().build()
     assert_true(moment(changing))
     for query in QUERIES:
@@ -241,6 +241,6 @@ def test_how_far_it_is_behind(tmp_path: Path) -> None:
     changing.land(changing.rows(TEXTS))
     assert builder.behind().is_due(settings)
     builder.build()
-    changing.delete(next(iter(changing.files)), set())
+    changing.delete(next(iter(changing.files)), {next(iter(changing.live))})
     assert builder.behind().gone == 1
     assert builder.behind().is_due(settings)
