@@ -110,6 +110,21 @@ def test_compaction_indexes_nothing_again(tmp_path: Path) -> None:
     assert_true(moment(changing))
 
 
+def test_a_deletion_in_a_file_of_which_the_index_has_a_part(tmp_path: Path) -> None:
+    changing = Changing(tmp_path)
+    changing.land(changing.rows(TEXTS))
+    builder = changing.builder()
+    builder.build()
+    changing.land(changing.rows(TEXTS))
+    changing.compact(list(changing.files), ordered=False)
+    [merged] = changing.files
+    changing.delete(merged, {next(iter(changing.live))})
+    built = builder.build()
+    assert (built.added, built.removed, built.documents) == (13, 1, 13)
+    assert built.version == changing.table.version
+    assert found(moment(changing), "NOT zebra") == expected(changing, "NOT zebra")
+
+
 @pytest.mark.parametrize("point", [Point.FILE_INDEXED, Point.INDEX_WRITTEN, Point.INDEX_COMMITTED])
 def test_a_build_that_died_is_gone_on_with(tmp_path: Path, point: Point) -> None:
     changing = Changing(tmp_path)
