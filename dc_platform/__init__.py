@@ -7,9 +7,9 @@
                 ahead log             once
 
 Beside the way of the data: `contracts` (what an event is), `registry` (who may
-send, who holds a lease), `retention` (what becomes old, or has to go),
-`orchestration` (Dagster over all of it), `stack` (the
-parts on one machine), `demo`, `bench` and `cli`.
+send, who holds a lease), `retention` (what becomes old, or has to go), `search`
+(the index of words), `orchestration` (Dagster over all of it), `stack` (the parts
+on one machine), `demo`, `bench` and `cli`.
 """
 
 import os

@@ -22,6 +22,7 @@ from dc_platform.orchestration.maintenance import (
 )
 from dc_platform.orchestration.priority import yielding_executor
 from dc_platform.orchestration.replay import quarantine_replay
+from dc_platform.orchestration.search import search_events, search_job, search_sensor
 from dc_platform.orchestration.sensor import landing_sensor
 from dc_platform.orchestration.tiers import (
     deletion_sensor,
@@ -43,10 +44,14 @@ defs = dg.Definitions(
         dagster_storage,
         lake_backup,
         retention,
+        search_events,
     ],
     asset_checks=CHECKS,
-    jobs=[landing_job, gold_job, checks_job, maintenance_job, retention_job, backup_job],
+    jobs=[
+        *(landing_job, gold_job, search_job, checks_job),
+        *(maintenance_job, retention_job, backup_job),
+    ],
     schedules=[checks_schedule, maintenance_schedule, retention_schedule, backup_schedule],
-    sensors=[landing_sensor, gold_sensor, deletion_sensor],
+    sensors=[landing_sensor, gold_sensor, deletion_sensor, search_sensor],
     executor=yielding_executor,
 )

@@ -107,6 +107,11 @@ class Point(StrEnum):
     GOLD_WRITTEN = "gold written", "gold", "a table's files are written, not committed"
     GOLD_COMMITTED = "gold committed", "gold", "a table has its new rows; others may lack theirs"
 
+    # --- words into the search index ---
+    FILE_INDEXED = "file indexed", "search", "a file's words are gathered; the index lacks them"
+    INDEX_WRITTEN = "index written", "search", "all words are gathered, the index's commit is next"
+    INDEX_COMMITTED = "index committed", "search", "the index has them, and says so"
+
 
 def unarmed(point: str) -> None:
     """What happens at a point."""

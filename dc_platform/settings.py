@@ -237,6 +237,27 @@ class Settings(BaseSettings):
         "gold_trino", description="Schema that dbt writes gold into on Trino."
     )
 
+    # --- search ---
+    search_memory_mb: int = Field(
+        64, ge=16, description="Memory in which a build of the search index gathers words."
+    )
+    search_behind_rows: int = Field(
+        20_000,
+        ge=1,
+        description="Events of silver that are not in the search index yet from which on a build of"
+        " it begins.",
+    )
+    search_behind_minutes: float = Field(
+        10.0, gt=0, description="Age of an event of silver at which a build begins for its sake."
+    )
+    search_fresh_rows: int = Field(
+        500_000,
+        ge=0,
+        description="Events beside the index, not in it yet or still in Kafka, that a search looks"
+        " through; past it answers say complete: false. 100,000 take half a second the first time, and"
+        " 25 MB for as long as they are not in the index.",
+    )
+
     # --- Dagster ---
     dagster_keep_days: float = Field(
         3.0,

@@ -103,6 +103,18 @@ def soak(
     _print(bench_soak(commits=commits, rate=rate, out=out, say=_say), as_json)
 
 
+@bench_app.command()
+def search(
+    events: Annotated[int, typer.Option(help="Events of silver.")] = 10_000_000,
+    queries: Annotated[int, typer.Option(min=2, help="Queries of each of five kinds.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """The index of words: how fast it is built, how large it is, how fast it answers."""
+    from dc_platform.bench.search import bench_search
+
+    _print(bench_search(events=events, queries=queries, say=_say), as_json)
+
+
 @bench_app.command(name="all")
 def all_(as_json: AsJson = False) -> None:
     """Every bench, one after the other."""

@@ -18,6 +18,7 @@ from dc_platform.cli import (
     reference,
     retention,
     schemas,
+    search,
     sources,
     sql,
     stack,
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    *(up, demo, sources, schemas, reference, metrics, tokens, sql, quarantine, audit),
+    *(up, demo, sources, schemas, reference, metrics, tokens, sql, search, quarantine, audit),
     *(retention, land, gold, backup, bench, stack),
 ):
     module.register(app)

@@ -122,7 +122,7 @@ def _ask(
         ):
             if answer.status_code != 200:
                 answer.read()
-                raise QueryFailedError(_detail(answer))
+                raise QueryFailedError(detail_of(answer))
             if answer.headers.get("x-complete") == "false":
                 print("note: serving has not caught up with Kafka yet", file=sys.stderr)
             begun = True
@@ -150,7 +150,8 @@ def _unframed(received: Iterator[bytes]) -> Iterator[bytes]:
         raise QueryFailedError(reason)
 
 
-def _detail(answer: httpx.Response) -> str:
+def detail_of(answer: httpx.Response) -> str:
+    """Why the server refused, in its own words."""
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError):

@@ -167,16 +167,29 @@ def _sorted(
 
 
 def _as_they_come(root: str, paths: Sequence[str], spec: TableSpec) -> Iterator[pa.Table]:
-    names = spec.file_schema.names
     for path in paths:
+        for batch in in_pieces(root, path, spec.file_schema.names):
+            # Columns that the file lacks are not missed here.
+            yield whole(pa.Table.from_batches([batch]), spec.file_schema)
+
+
+def in_pieces(root: str, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a data file (relative to `root`), some megabytes at a time. Raises UnreadableError."""
+    with _reading(root, path) as file:
+        for group in range(file.num_row_groups):
+            rows = batch_rows(_row_bytes(file, group))
+            yield from file.iter_batches(
+                rows, row_groups=[group], columns=list(columns), use_threads=False
+            )
+
+
+def rows_in(root: str, path: str) -> int | None:
+    """Rows of a data file, as the file says; None when it cannot be read."""
+    try:
         with _reading(root, path) as file:
-            for group in range(file.num_row_groups):
-                rows = batch_rows(_row_bytes(file, group))
-                # Columns that the file lacks are not missed here.
-                for batch in file.iter_batches(
-                    rows, row_groups=[group], columns=names, use_threads=False
-                ):
-                    yield whole(pa.Table.from_batches([batch]), spec.file_schema)
+            return int(file.metadata.num_rows)
+    except UnreadableError:
+        return None
 
 
 class Look(NamedTuple):

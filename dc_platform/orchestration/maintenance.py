@@ -28,6 +28,7 @@ from dc_platform.orchestration.checks import checks_job
 from dc_platform.orchestration.dagster_storage import prune
 from dc_platform.orchestration.gold import gold_job
 from dc_platform.orchestration.metadata import figures_schema, figures_table, sizes_plot
+from dc_platform.orchestration.search import search_job
 from dc_platform.orchestration.tiers import retention_job
 from dc_platform.settings import settings
 
@@ -178,7 +179,10 @@ maintenance_job = dg.define_asset_job(
 # Jobs that the platform starts by itself; a test holds that none of them is missing.
 PRUNED_JOBS = [
     job.name
-    for job in (landing_job, gold_job, checks_job, retention_job, backup_job, maintenance_job)
+    for job in (
+        *(landing_job, gold_job, search_job, checks_job),
+        *(retention_job, backup_job, maintenance_job),
+    )
 ]
 
 maintenance_schedule = dg.ScheduleDefinition(

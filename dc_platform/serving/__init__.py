@@ -11,6 +11,10 @@ guard.py      which SQL is let through
 query.py      POST /api/v1/query (design 4.2) to SQL
 metrics.py    GET /api/v1/metrics/{name} (design 4.2)
 sketch_functions.py   SQL functions over the sketches of gold
+search.py     POST /api/v1/search: the index, and what it does not have yet
+search_index.py  the index beside a version of silver
+fresh.py      the words of events that are not in the index
+highlights.py why an event was found
 results.py    rows to JSON, CSV and Arrow
 values.py     Arrow's values as JSON has them
 streams.py    an answer that is streamed: its end, its errors, readers that leave

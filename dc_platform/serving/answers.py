@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
         for statement in compiled.statements:
             table = cursor.execute(statement.sql, statement.parameters).to_arrow_table()
             for batch in table.to_batches():
-                results += plain_rows(batch) if query.aggregations else _events(batch)
+                results += plain_rows(batch) if query.aggregations else events_of(batch.to_pylist())
     return {
         "results": results,
         "totalCount": total,
@@ -48,10 +49,10 @@ def completeness(view: View) -> dict[str, Any]:
     return {"complete": False, "completeUpTo": view.up_to_ms}
 
 
-def _events(batch: Any) -> list[dict[str, Any]]:
-    """Rows as events of design 3.2."""
+def events_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of EVENT_COLUMNS as events of design 3.2."""
     events = []
-    for row in batch.to_pylist():
+    for row in rows:
         metadata = {
             "receivedAt": _ms(row["received_at"]),
             "processedAt": _ms(row["processed_at"]),

@@ -21,6 +21,7 @@ from dc_platform.registry.tokens import Tokens
 from dc_platform.retention.run import RetentionRun
 from dc_platform.serving import admin, metrics, pages, quarantine_routes, refusals, routes
 from dc_platform.serving.engine import Engine
+from dc_platform.serving.search import Search
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
 
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.sources = sources
         shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
         app.state.engine = Engine(settings, lake, shapes.of)
+        app.state.search = Search(settings, lake, app.state.engine)
         app.state.lake_uri = lake.uri
         app.state.metrics = Metrics(database)
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)

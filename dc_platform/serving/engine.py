@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from dc_platform.contracts.tables import TABLES, TableSpec
 from dc_platform.lake.store import Lake
@@ -127,6 +128,19 @@ class Engine:
                 f"create temp view events as select * from ({view.union_sql(from_us, to_us)})"
                 f" where tenant_id = {_literal(tenant_id)}"
             )
+            with Clock(cursor, self._timeout).running():
+                yield cursor.execute(sql, parameters)
+
+    @contextmanager
+    def run_own(
+        self, sql: str, parameters: dict[str, Any], **relations: pa.Table
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor on which our own SQL over `relations`, and over files of the lake and the tail, has
+        been executed.
+        """
+        with self._cursor() as cursor:
+            for name, table in relations.items():
+                cursor.register(name, table)
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
 

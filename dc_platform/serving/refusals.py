@@ -14,12 +14,14 @@ from fastapi.responses import JSONResponse
 
 from dc_platform.contracts.fields import QueryError
 from dc_platform.errors import RetriableError
+from dc_platform.search.language import SyntaxMistakeError
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.rows import QueryTimeoutError
 
 KNOWN = (
     RefusedError,
     QueryError,
+    SyntaxMistakeError,
     QueryTimeoutError,
     RetriableError,
     duckdb.Error,

@@ -1,4 +1,4 @@
-"""HTTP of serving: query (design 4.2), SQL, health (design 4.4)."""
+"""HTTP of serving: query (design 4.2), search, SQL, health (design 4.4)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dc_platform.serving.health import health
 from dc_platform.serving.query import Query
 from dc_platform.serving.refusals import KNOWN, refusal
 from dc_platform.serving.rows import Rows
+from dc_platform.serving.search import Search, SearchRequest
 from dc_platform.serving.streams import Parts, Streamed
 from dc_platform.serving.tail import Tail
 from dc_platform.serving.view import View
@@ -33,6 +34,17 @@ def post_query(query: Query, request: Request, reader: Reader) -> Response:
     engine: Engine = request.app.state.engine
     try:
         content = answer(engine, current_view(request), query, tenant_id=reader.tenant_id)
+    except KNOWN as error:
+        raise refusal(error, bad=422) from error
+    return Response(_encode(content), media_type="application/json")
+
+
+@router.post("/search")
+def post_search(body: SearchRequest, request: Request, reader: Reader) -> Response:
+    """Full text over payloads and logs, newest first, with the places that match."""
+    search: Search = request.app.state.search
+    try:
+        content = search.answer(current_view(request), body, tenant_id=reader.tenant_id)
     except KNOWN as error:
         raise refusal(error, bad=422) from error
     return Response(_encode(content), media_type="application/json")

@@ -54,11 +54,12 @@ class View:
 
     def union_sql(self, from_us: int | None = None, to_us: int | None = None) -> str:
         """A SELECT of the union; the relation `tail` must be registered."""
-        parts = [_parquet(self.silver, from_us, to_us)]
-        if len(self.tail):
-            parts.append(f"select {COLUMNS} from tail")
-        parts += [self._spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
-        return " union all ".join(parts)
+        return " union all ".join([_parquet(self.silver, from_us, to_us), *self.tail_sqls()])
+
+    def tail_sqls(self) -> list[str]:
+        """SELECTs that give the tail's rows; the relation `tail` must be registered."""
+        parts = [f"select {COLUMNS} from tail"] if len(self.tail) else []
+        return parts + [self._spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
 
     def _spilled_sql(self, chunk: Chunk) -> str:
         assert chunk.file is not None

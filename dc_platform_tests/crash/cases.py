@@ -61,6 +61,7 @@ def _single() -> Iterator[tuple[str, Callable[[Scene, int], None]]]:
         "restore": _restore,
         "backup": _backup,
         "gold": _gold,
+        "search": _search,
     }
     special = {
         Point.BEFORE_GAPS: _gaps,
@@ -255,3 +256,20 @@ def _lose_and_fill(scene: Scene, killed: dict[str, str]) -> None:
 
 def _backups(scene: Scene) -> dict[str, str]:
     return {"DCP_BACKUP_URI": str(scene.directory / "backups")}
+
+
+def _search(scene: Scene, seed: int, point: Point) -> None:
+    """A build of the search index, the first one or a later one; the next says whether what it finds is
+    true, and has everything.
+    """
+    build = [*_PROCESS, "search", "events"]
+    scene.send(300)
+    scene.land()
+    if seed:
+        scene.expect(build, 0)
+        scene.send(200)
+        scene.land()
+    scene.expect(build, -signal.SIGKILL, {"DCP_CRASH_AT": str(point)})
+    scene.send(50)
+    scene.land()
+    scene.expect(build, 0)

@@ -17,6 +17,7 @@ from dc_platform.landing.batch_commit import app_id
 from dc_platform.landing.keys import KeyMaker
 from dc_platform.serving.chunks import Chunk
 from dc_platform.serving.engine import Engine
+from dc_platform.serving.search import Search
 from dc_platform.serving.view import SCHEMA, View
 from dc_platform.settings import Settings
 from dc_platform_tests.helpers.landing import INFO, batch, committer, decoder
@@ -61,6 +62,7 @@ class Served:
         self.settings = Settings(data_dir=directory, **settings)
         self.lake = Lake(self.settings.lake)
         self.engine = Engine(self.settings, self.lake)
+        self.search = Search(self.settings, self.lake, self.engine)
         self.view: View | None = None
 
     @property

@@ -31,6 +31,7 @@ class Door:
         self.headers = {"Authorization": f"Bearer {Tokens(self.database).create(Scope.QUERY)}"}
         self.app = FastAPI()
         self.app.state.engine = served.engine
+        self.app.state.search = served.search
         self.app.state.tail = SimpleNamespace(view=served.view)
         self.app.state.tokens = TokenRing(Tokens(self.database), seconds=60)
         self.app.state.sources = Sources(self.database)

@@ -1,0 +1,266 @@
+"""Silver into the index: what is gone leaves it, what is new comes in, and it says what it covers.
+
+Files are read in pieces of some thousand rows, so a build takes the memory of tantivy's buffer and
+little more. A commit every million rows bounds what a crash costs; between commits the index says of
+each file whether it has it, so it is never wrong, only behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.rewrite import UnreadableError, in_pieces
+from dc_platform.lake.store import Lake
+from dc_platform.lake.table import LakeTable, Snapshot
+from dc_platform.points import Point, Reached, armed
+from dc_platform.search.analysis import COLUMNS, Analyzer
+from dc_platform.search.coverage import Comparer, newest_first
+from dc_platform.search.home import Home
+from dc_platform.search.index import DamagedIndexError, Reading, Writing
+from dc_platform.search.state import Covered, Missing, Range, State, joined_ranges, pieces_in
+from dc_platform.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_COMMIT_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did. `removed` counts pieces, each the rows of a file."""
+
+    version: int
+    added: int
+    removed: int
+    unreadable: tuple[str, ...]
+    documents: int
+    segments: int
+    seconds: float
+
+    @property
+    def changed(self) -> bool:
+        """Whether it did anything."""
+        return self.added + self.removed > 0
+
+
+@dataclass(frozen=True)
+class Behind:
+    """How far an index is behind silver: `rows` that it has not, of which the last build could not read
+    some, `gone` pieces that silver has not, and the time since the last build, or since somebody looks.
+    """
+
+    version: int
+    silver_version: int
+    rows: int
+    unreadable: int
+    gone: int
+    since_build_ms: int
+
+    def is_due(self, settings: Settings) -> bool:
+        """Whether a build is to begin. What was deleted leaves the index at once."""
+        if self.gone or self.rows - self.unreadable >= settings.search_behind_rows:
+            return True
+        return self.rows > 0 and self.since_build_ms > settings.search_behind_minutes * 60_000
+
+
+class Builder:
+    """Builds the index of a lake's silver. One build at a time, over all processes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reached: Reached | None = None,
+        commit_rows: int = _COMMIT_ROWS,
+    ) -> None:
+        self.home = Home(settings.data_dir)
+        self._memory_mb = settings.search_memory_mb
+        self._lake = Lake(settings.lake)
+        self._lake.ensure(SILVER_EVENTS)
+        self._comparer = Comparer(self._lake)
+        self._analyzer = Analyzer()
+        self._reached = reached or armed(settings.crash_at)
+        self._commit_rows = commit_rows
+        self._made_ms = _now_ms()
+
+    def behind(self) -> Behind:
+        """How far the index is behind silver now."""
+        snapshot = LakeTable(self._lake, SILVER_EVENTS).snapshot()
+        state = State("")
+        directory = self.home.current()
+        if directory is not None:
+            try:
+                state = Reading(directory).moment().state
+            except DamagedIndexError as error:
+                log.warning("%s", error)
+        coverage = self._comparer.compare(state, snapshot)
+        return Behind(
+            version=state.version,
+            silver_version=snapshot.version,
+            rows=snapshot.rows - sum(file.rows for file in coverage.files.values()),
+            unreadable=state.unreadable,
+            gone=pieces_in(coverage.gone),
+            since_build_ms=_now_ms() - max(state.built_ms, self._made_ms),
+        )
+
+    def build(self, *, anew: bool = False, say: Callable[[int], None] = lambda rows: None) -> Built:
+        """Bring the index up to silver's newest version; `anew` makes it from scratch, beside the one
+        that there is. `say` is told the rows that were added.
+
+        Raises CommitConflictError while another build is at work.
+        """
+        with self.home.building():
+            self.home.tidy()
+            table = LakeTable(self._lake, SILVER_EVENTS)
+            old = self.home.current()
+            if old is not None and not anew:
+                try:
+                    return self._bring(old, table, say, show=False)
+                except DamagedIndexError as error:
+                    # It is a copy: silver has all that it had.
+                    log.warning("%s; it is built anew", error)
+                    old = None
+            directory = self.home.new()
+            built = self._bring(directory, table, say, show=old is None)
+            self.home.put(directory)
+            return built
+
+    def _bring(
+        self, directory: Path, table: LakeTable, say: Callable[[int], None], *, show: bool
+    ) -> Built:
+        begun = time.perf_counter()
+        snapshot = table.snapshot()
+        writing = Writing(directory, memory_mb=self._memory_mb, empty=State(table.id))
+        try:
+            if show:
+                self.home.put(directory)
+            before = writing.moment().state
+            if before.table != table.id:
+                raise DamagedIndexError("the index is of another table")
+            coverage = self._comparer.compare(before, snapshot)
+            work = _Work(writing, before, coverage.gone)
+            if coverage.missing or coverage.gone or before.version < snapshot.version:
+                self._add(work, coverage.missing, say)
+                self._finish(work, snapshot)
+        finally:
+            writing.close()
+        moment = Reading(directory).moment()
+        return Built(
+            version=moment.state.version,
+            added=work.added,
+            removed=pieces_in(coverage.gone),
+            unreadable=tuple(work.unreadable),
+            documents=moment.documents,
+            segments=moment.segments,
+            seconds=time.perf_counter() - begun,
+        )
+
+    def _add(self, work: _Work, missing: Sequence[Missing], say: Callable[[int], None]) -> None:
+        root = self._lake.uri_of(SILVER_EVENTS)
+        for file in missing:
+            piece = work.begin()
+            try:
+                for batch in in_pieces(root, file.path, COLUMNS):
+                    events = pa.Table.from_batches([batch])
+                    work.add(piece, self._analyzer.searchable(events), self._analyzer)
+            except UnreadableError as error:
+                # The other files are searched all the same; the version is not called covered.
+                log.error("%s", error)
+                work.give_up(piece, file.path)
+                continue
+            work.end(piece, file.path)
+            self._reached(Point.FILE_INDEXED)
+            say(work.added)
+            if work.since_commit >= self._commit_rows:
+                work.commit()
+
+    def _finish(self, work: _Work, snapshot: Snapshot) -> None:
+        """What was read file by file now lies in the live files of the version."""
+        whole = self._comparer.compare(work.state(), snapshot)
+        unread = {file.within for file in whole.missing}
+        done = {path: file for path, file in whole.files.items() if path not in unread}
+        pieces = joined_ranges(r for file in done.values() for r in file.pieces)
+        work.files = done | {
+            path: file for path, file in work.files.items() if not file.lies_within(pieces)
+        }
+        if unread:
+            rows = newest_first(snapshot)
+            work.unreadable_rows = sum(rows[path] for path in unread)
+        else:
+            work.version = snapshot.version
+        self._reached(Point.INDEX_WRITTEN)
+        work.commit()
+        self._reached(Point.INDEX_COMMITTED)
+
+
+class _Work:
+    """A build's changes to the index and to what it says of itself."""
+
+    def __init__(self, writing: Writing, before: State, gone: Sequence[Range]) -> None:
+        self._writing = writing
+        self._table = before.table
+        self._next_piece = before.next_piece
+        self._rows: dict[int, int] = {}
+        self.version = before.version
+        writing.remove(gone)
+        dead = [range(first, last + 1) for first, last in gone]
+        self.files = {
+            path: file
+            for path, file in before.files.items()
+            if not any(first in numbers for first, _ in file.pieces for numbers in dead)
+        }
+        self.added = 0
+        self.since_commit = 0
+        self.unreadable: list[str] = []
+        self.unreadable_rows = 0
+
+    def begin(self) -> int:
+        """The number of a new piece."""
+        self._next_piece += 1
+        return self._next_piece - 1
+
+    def add(self, piece: int, rows: pa.Table, analyzer: Analyzer) -> None:
+        """Add rows to a piece."""
+        numbers = pa.array(np.full(len(rows), piece, np.int64))
+        self._writing.add(analyzer.as_json(rows.append_column("piece", numbers)))
+        self._rows[piece] = self._rows.get(piece, 0) + len(rows)
+
+    def give_up(self, piece: int, path: str) -> None:
+        """The rest of a piece cannot be read: it is not in the index."""
+        self._writing.remove([(piece, piece)])
+        self.unreadable.append(path)
+
+    def end(self, piece: int, path: str) -> None:
+        """A piece is whole."""
+        rows = self._rows.pop(piece, 0)
+        self.files[path] = Covered(rows, ((piece, piece),))
+        self.added += rows
+        self.since_commit += rows
+
+    def state(self) -> State:
+        """What the index is to say of itself."""
+        return State(
+            self._table,
+            version=self.version,
+            built_ms=_now_ms(),
+            next_piece=self._next_piece,
+            unreadable=self.unreadable_rows,
+            files=self.files,
+        )
+
+    def commit(self) -> None:
+        """Make it so."""
+        self._writing.commit(self.state())
+        self.since_commit = 0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
