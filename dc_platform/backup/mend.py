@@ -60,7 +60,7 @@ def mend(lake: Lake, moment: Moment) -> Mended:
         if not files and not going:
             return Mended(spec.name, table.version, before.rows, before.rows)
         said = {"dcp.mend": f"version {moment.version} of {moment.committed_at.isoformat()}"}
-        # What silver's log says of its epochs, the others' say of their offsets: they stand.
+        # Offsets stand as they are; a table that was lost altogether gets those of the moment.
         missing = {app: at for app, at in moment.offsets.items() if table.txn(app) is None}
         try:
             table.put_in_place(going, [*files, *rest], metadata=said, txns=missing)

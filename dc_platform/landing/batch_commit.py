@@ -22,7 +22,11 @@ def app_id(spec: TableSpec, info: TopicInfo, partition: int, epoch: int = 0) -> 
     """Key of a partition's offset in the table's log. A recreated topic starts at zero again, and an
     epoch where the restore that began it put it.
     """
-    key = f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}"
+    return in_epoch(f"{spec.name}/{info.cluster_id}/{info.topic_id}/{partition}", epoch)
+
+
+def in_epoch(key: str, epoch: int) -> str:
+    """The key of epoch 0 as another epoch has it."""
     return f"{key}@{epoch}" if epoch else key
 
 

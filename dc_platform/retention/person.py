@@ -14,7 +14,7 @@ from dc_platform.broker.reader import reader_for
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.landing.batch_commit import app_id
+from dc_platform.landing.batch_commit import app_id, epoch_of, in_epoch
 from dc_platform.registry.retention import Deletion
 from dc_platform.settings import Settings
 
@@ -41,7 +41,9 @@ def not_landed(settings: Settings, lake: Lake, ends: Mapping[str, int]) -> Calla
 
     def look() -> str | None:
         silver = LakeTable(lake, SILVER_EVENTS)
-        behind = {app: end for app, end in ends.items() if (silver.txn(app) or 0) < end}
+        epoch = epoch_of(silver)
+        landed = {app: silver.txn(in_epoch(app, epoch)) or 0 for app in ends}
+        behind = {app: end for app, end in ends.items() if landed[app] < end}
         if not behind:
             return None
         # Of a topic that was deleted nothing will land any more.
@@ -49,10 +51,7 @@ def not_landed(settings: Settings, lake: Lake, ends: Mapping[str, int]) -> Calla
         for app, end in behind.items():
             if app in living:
                 partition = app.rsplit("/", 1)[-1]
-                return (
-                    f"partition {partition} has landed up to {silver.txn(app) or 0}, and Kafka held"
-                    f" {end}"
-                )
+                return f"partition {partition} has landed up to {landed[app]}, and Kafka held {end}"
         return None
 
     return look

@@ -15,7 +15,13 @@ from dc_platform.backup.fresh import fill, fill_registry, is_empty
 from dc_platform.backup.quiet import landing_stopped
 from dc_platform.backup.store import Backups
 from dc_platform.backup.verify import verify
-from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TABLES
+from dc_platform.contracts.tables import (
+    BRONZE_EVENTS,
+    SILVER_EVENTS,
+    SILVER_QUARANTINE,
+    TABLES,
+    TableSpec,
+)
 from dc_platform.errors import ConfigurationError, RetriableError, StoreUnavailableError
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -71,13 +77,14 @@ def test_an_empty_lake_is_filled_and_landing_goes_on(
     assert_landed_once(lake, [*RECORDS, *MORE])
 
 
-def test_silver_that_is_destroyed_comes_back_from_a_backup_in_place(
-    configured: Settings, lake: Lake, backups: Backups
+@pytest.mark.parametrize("gone", [SILVER_EVENTS, BRONZE_EVENTS], ids=lambda spec: spec.name)
+def test_a_table_that_is_destroyed_comes_back_from_a_backup_in_place(
+    configured: Settings, lake: Lake, backups: Backups, gone: TableSpec
 ) -> None:
     land_again(lake, RECORDS)
     made = create_backup(lake, configured.registry, backups)
     land_again(lake, [*RECORDS, *MORE])
-    shutil.rmtree(lake.uri_of(SILVER_EVENTS))
+    shutil.rmtree(lake.uri_of(gone))
     done = run.restore(configured, made.name, ["silver.events", "bronze.events"])
     assert done.silver is not None
     assert (done.silver.rows, done.silver.epoch) == (6, 1)
