@@ -15,7 +15,7 @@ from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
-from dc_platform.serving import refusals, routes
+from dc_platform.serving import monitoring, page, refusals, routes
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.tail import Tail
 from dc_platform.settings import Settings
@@ -30,9 +30,12 @@ def create_app(settings: Settings) -> FastAPI:
         lake = Lake(settings.lake)
         for spec in TABLES:
             lake.ensure(spec)
-        tail = Tail(settings, Sources(database))
+        sources = Sources(database)
+        tail = Tail(settings, sources)
+        engine = Engine(settings, lake)
         app.state.tail = tail
-        app.state.engine = Engine(settings, lake)
+        app.state.engine = engine
+        app.state.monitoring = monitoring.Monitoring(engine, sources)
         app.state.lake_uri = lake.uri
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         tail.start()
@@ -50,6 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(routes.router)
+    app.include_router(monitoring.router)
+    page.install(app)
     refusals.install(app)
 
     @app.get("/healthz")

@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from dc_platform.contracts.tables import TABLES, TableSpec
+from dc_platform.contracts.tables import SILVER_EVENTS, TABLES, TableSpec
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
 from dc_platform.serving.guard import Guard, view_name
@@ -62,14 +62,15 @@ class Engine:
         self._snapshots = Snapshots(lake)
         self._specs = {spec.name: spec for spec in TABLES}
         tail = settings.data_dir.absolute() / "tail"
-        temporary = settings.data_dir.absolute() / "query-tmp"
-        for directory in (tail, temporary, Path(lake.uri)):
+        # Where DuckDB spills to.
+        self.temporary = settings.data_dir.absolute() / "query-tmp"
+        for directory in (tail, self.temporary, Path(lake.uri)):
             directory.mkdir(parents=True, exist_ok=True)
         self._instance = duckdb.connect(
             config={
                 "threads": settings.query_threads,
                 "memory_limit": f"{settings.query_memory_mb}MB",
-                "temp_directory": str(temporary),
+                "temp_directory": str(self.temporary),
                 "python_enable_replacements": "false",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
@@ -125,6 +126,10 @@ class Engine:
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
 
+    def snapshot(self, spec: TableSpec, view: View) -> Snapshot:
+        """A table as a query over `view` sees it."""
+        return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
+
     def _create_view(
         self, cursor: duckdb.DuckDBPyConnection, table: str, view: View, tenant_id: str
     ) -> None:
@@ -135,7 +140,7 @@ class Engine:
             body = f"select * from ({view.union_sql()}) {where}"
         else:
             spec = self._specs[table]
-            snapshot = view.silver if table == "silver.events" else self._snapshots.of(spec)
+            snapshot = self.snapshot(spec, view)
             if "tenant_id" not in spec.columns.names:
                 where = ""
             body = f"select * from ({table_sql(spec, snapshot)}) {where}"

@@ -114,8 +114,8 @@ class Compiled:
     def __init__(self, query: Query) -> None:
         self._parameters: dict[str, Any] = {}
         self._query = query
-        self.from_us = _microseconds("from", query.from_)
-        self.to_us = _microseconds("to", query.to)
+        self.from_us = microseconds("from", query.from_)
+        self.to_us = microseconds("to", query.to)
         self.count = self._statement(lambda where: f"select count(*) from events{where}")
         if query.aggregations:
             self.statements = self._aggregates(query)
@@ -178,7 +178,7 @@ class Compiled:
         if isinstance(value, list | dict):
             raise QueryError(f"filter on {field!r}: {operator!r} needs a single value")
         if column in _TIMES:
-            at = _microseconds(field, value)
+            at = microseconds(field, value)
             return f"{column} {operator} make_timestamptz({at})"
         text = column or self._text(field)
         if isinstance(value, bool):
@@ -301,7 +301,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _microseconds(name: str, value: Any) -> int | None:
+def microseconds(name: str, value: Any) -> int | None:
     """Epoch milliseconds or ISO 8601 (UTC when it has no zone) to epoch microseconds."""
     if value is None:
         return None

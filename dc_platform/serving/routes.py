@@ -1,8 +1,8 @@
-"""HTTP of serving: query (design 4.2), SQL, health (design 4.4)."""
+"""HTTP of serving: query (design 4.2) and SQL."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
@@ -14,12 +14,11 @@ from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving import results
 from dc_platform.serving.answers import answer
 from dc_platform.serving.engine import Engine
-from dc_platform.serving.health import health
+from dc_platform.serving.monitoring import view_of
 from dc_platform.serving.query import Query
 from dc_platform.serving.refusals import KNOWN, refusal
 from dc_platform.serving.rows import Rows
 from dc_platform.serving.streams import Parts, Streamed
-from dc_platform.serving.tail import Tail
 from dc_platform.serving.view import View
 
 router = APIRouter(prefix="/api/v1")
@@ -32,7 +31,7 @@ def post_query(query: Query, request: Request, reader: Reader) -> Response:
     """Filter, aggregate and group events: what is in Delta and what is still in Kafka, each once."""
     engine: Engine = request.app.state.engine
     try:
-        content = answer(engine, _view(request), query, tenant_id=reader.tenant_id)
+        content = answer(engine, view_of(request), query, tenant_id=reader.tenant_id)
     except KNOWN as error:
         raise refusal(error, bad=422) from error
     return Response(_encode(content), media_type="application/json")
@@ -45,16 +44,19 @@ class SqlRequest(BaseModel):
 
     sql: str = Field(min_length=1, max_length=100_000)
     parameters: list[str | int | float | bool | None] = Field(default_factory=list)
-    format: Literal["json", "csv", "arrow"] = "json"
+    format: Literal["json", "table", "csv", "arrow"] = "json"
+    limit: int | None = Field(None, ge=1)
 
 
 _MEDIA = {
     "json": "application/json",
+    "table": "application/json",
     "csv": "text/csv; charset=utf-8",
     "arrow": "application/vnd.apache.arrow.stream",
 }
 _WRITERS = {
     "json": results.json_array,
+    "table": results.table_json,
     "csv": results.csv_text,
     "arrow": results.arrow_stream,
 }
@@ -69,10 +71,11 @@ def post_sql(
 ) -> StreamingResponse:
     """One SELECT over events, bronze.events, silver.events, silver.quarantine; streams all rows.
 
-    JSON answers are one array of row objects. The header `X-Complete` says whether the tail held
+    JSON answers are one array of row objects; a table is one object with `columns`, and `rows` as arrays.
+    `limit` ends the query after so many rows. The header `X-Complete` says whether the tail held
     all that Kafka had. `X-Framed` asks for frames, which can tell of an error after the first rows.
     """
-    view = _view(request)
+    view = view_of(request)
     running: list[Rows] = []
     parts = _parts(request.app.state.engine, body, view, reader.tenant_id, running)
     first = next(parts)
@@ -106,19 +109,7 @@ def _parts(
             wide="varchar" if body.format == "arrow" else "bignum",
         ) as rows:
             running.append(rows)
-            yield from _WRITERS[body.format](rows)
+            asked = results.Limited(rows, body.limit) if body.limit else rows
+            yield from _WRITERS[body.format](asked)
     except KNOWN as error:
         yield refusal(error, bad=400)
-
-
-@router.get("/monitoring/health")
-def get_health(request: Request) -> dict[str, Any]:
-    """Health of ingestion, processing and storage."""
-    return health(request.app.state.tail, request.app.state.lake_uri)
-
-
-def _view(request: Request) -> View:
-    tail: Tail = request.app.state.tail
-    if tail.view is None:
-        raise HTTPException(503, "Serving is starting.", headers={"Retry-After": "1"})
-    return tail.view

@@ -56,10 +56,11 @@ class View:
         parts = [_parquet(self.silver, from_us, to_us)]
         if len(self.tail):
             parts.append(f"select {COLUMNS} from tail")
-        parts += [self._spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
+        parts += [self.spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
         return " union all ".join(parts)
 
-    def _spilled_sql(self, chunk: Chunk) -> str:
+    def spilled_sql(self, chunk: Chunk) -> str:
+        """A SELECT of the rows of a spilled chunk that this view has."""
         assert chunk.file is not None
         conditions = [
             f"not (kafka_partition = {p} and kafka_offset < {self.border[p]})"

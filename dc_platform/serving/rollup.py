@@ -1,0 +1,116 @@
+"""What monitoring counts of a set of rows, small enough to be kept for every file of a day.
+
+A file never changes, so it is counted once, whoever asks and how often: a look at the last day costs the
+sum of the counts, and the files that are new. Times are counted in buckets of five seconds, since the
+epoch. Of sources and event types the 100 with most events of a tenant in a file have a count of their
+own; what is left is counted under null.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+BUCKET_MS = 5_000
+_BUCKET_US = BUCKET_MS * 1000
+_KEYS = 100
+# Bins of a latency: eight for each doubling, from a millisecond on; 2^28 ms are three days.
+BINS_PER_DOUBLING = 8
+BINS = 28 * BINS_PER_DOUBLING
+
+_BUCKET = f"(epoch_us({{}}) // {_BUCKET_US})::integer"
+_RECEIVED = _BUCKET.format("received_at")
+_BIN = (
+    "least(floor(log2(greatest(epoch_ms(processed_at) - epoch_ms(received_at), 1))"
+    f" * {BINS_PER_DOUBLING}), {BINS - 1})::smallint"
+)
+
+# Events by the moments of their receipt and of their landing, which is null in the tail.
+_FLOW = (
+    f"select tenant_id, {_RECEIVED} as received, {_BUCKET.format('processed_at')} as processed,"
+    f" {_BIN} as bin, count(*)::bigint as events, max(epoch_ms(received_at)) as newest,"
+    " max(epoch_ms(processed_at)) as landed from rows group by all"
+)
+_PARTITIONS = "select tenant_id, kafka_partition, count(*)::bigint as events from rows group by all"
+_REASONS = (
+    f"select tenant_id, reason as key, {_RECEIVED} as received, count(*)::bigint as events"
+    " from rows group by all"
+)
+
+
+def _keys(column: str) -> str:
+    return f"""
+with counted as (
+    select tenant_id, {column} as key, {_RECEIVED} as received, count(*)::bigint as events
+    from rows group by all
+),
+placed as (
+    select tenant_id, key,
+        row_number() over (partition by tenant_id order by sum(events) desc, key) as place
+    from counted group by tenant_id, key
+)
+select tenant_id, case when place <= {_KEYS} then key end as key, received,
+    sum(events)::bigint as events
+from counted join placed using (tenant_id, key) group by all
+"""
+
+
+# Name → SQL over the relation `rows`.
+EVENTS = {"flow": _FLOW, "sources": _keys("source_id"), "types": _keys("event_type")}
+TAIL = {**EVENTS, "partitions": _PARTITIONS}
+REJECTED = {"reasons": _REASONS}
+
+# The columns that these read.
+EVENT_COLUMNS = (
+    "tenant_id",
+    "source_id",
+    "event_type",
+    "received_at",
+    "processed_at",
+    "kafka_partition",
+)
+REJECTED_COLUMNS = ("tenant_id", "reason", "received_at")
+
+Rollup = Mapping[str, pa.Table]
+
+
+class Counter:
+    """Counts rows in a DuckDB of its own: one thread, 256 MB, spilling into `temporary`. Thread-safe,
+    and one count after the other.
+    """
+
+    def __init__(self, temporary: Path) -> None:
+        self._lock = threading.Lock()
+        self._connection = duckdb.connect(
+            config={
+                "threads": 1,
+                "memory_limit": "256MB",
+                "temp_directory": str(temporary),
+                "python_enable_replacements": "false",
+            }
+        )
+        self._connection.execute("set TimeZone = 'UTC'")
+
+    def count(
+        self, statements: Mapping[str, str], rows: str, table: pa.Table | None = None
+    ) -> Rollup:
+        """The rollup of the SELECT `rows`, which may name `table` as `given`."""
+        with self._lock, self._connection.cursor() as cursor:
+            cursor.execute("set TimeZone = 'UTC'")
+            if table is not None:
+                cursor.register("given", table)
+            cursor.execute(f"create temp view rows as {rows}")
+            return {name: _small(cursor, sql) for name, sql in statements.items()}
+
+
+def _small(cursor: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    table = cursor.execute(sql).to_arrow_table()
+    for number, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            column = table.column(number).combine_chunks().dictionary_encode()
+            table = table.set_column(number, field.name, column)
+    return table
