@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from dc_platform.cli import audit, bench, demo, land, sources, sql, stack, tokens, up
+from dc_platform.cli import audit, bench, dashboard, demo, land, sources, sql, stack, tokens, up
 
 app = typer.Typer(
     name="dcp",
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (up, demo, sources, tokens, sql, audit, land, bench, stack):
+for module in (up, demo, sources, tokens, sql, dashboard, audit, land, bench, stack):
     module.register(app)
 
 

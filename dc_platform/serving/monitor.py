@@ -1,10 +1,10 @@
 """What happened in the last day, at one moment: kept while somebody looks, at a bounded cost.
 
 Files of silver and of quarantine are counted once each (rollup.py), the newest first and for half a
-second per look, so the first look at a large lake answers at once with what is counted, says since when
-that holds, and the following ones go on. Chunks of the tail are counted as they come. All who look share
-a moment: it is made anew when the view or the second is another, and never takes more than a 20th of
-the time.
+second per look, so the first look at a large lake answers at once with what is counted, says since
+when that holds, and the following ones go on. Chunks of the tail are counted as they come. All who
+look share a moment, which holds for a second, and for so long that making it takes a 20th of the time
+at most.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.lake.table import Snapshot, sql_list
+from dc_platform.lake.table import Snapshot
 from dc_platform.serving import rollup
 from dc_platform.serving.chunks import Chunk, plain_silver
 from dc_platform.serving.rollup import Counter, Rollup
@@ -30,8 +30,10 @@ from dc_platform.serving.view import View
 DAY_MS = 24 * 3_600_000
 _BUDGET_SECONDS = 0.5
 _SECONDS = 1.0
-# A moment that took long holds for so many times as long.
-_SHARE = 20
+# A moment holds for so many times as long as making it took; while files are being counted, for less.
+_SHARE, _SHARE_COUNTING = 20, 2
+# Files are counted together, unless they are large.
+_TOGETHER = 32
 _LARGE_ROWS = 20_000
 _TAIL_COLUMNS = [name for name in rollup.EVENT_COLUMNS if name != "processed_at"]
 _TAIL_SCHEMA = pa.schema([SILVER_EVENTS.file_schema.field(name) for name in _TAIL_COLUMNS])
@@ -74,21 +76,21 @@ class FileCounts:
     ) -> None:
         self._counter = counter
         self._statements = statements
-        self._columns = ", ".join(columns)
+        self._columns = columns
         self._known: dict[str, Rollup] = {}
-        self._empty = counter.count(statements, _nothing(columns))
+        self._empty = counter.rows(statements, _nothing(columns))
 
     def follow(self, snapshot: Snapshot, since_ms: int, deadline: float) -> int:
         """Count what is new until `deadline` (monotonic); gives since when all is counted."""
         wanted = dict(_newest_first(snapshot, since_ms))
         self._known = {path: known for path, known in self._known.items() if path in wanted}
         missing = [path for path in wanted if path not in self._known]
-        for number, path in enumerate(missing):
-            # One at least, or a slow look would never come to an end.
-            if number and time.monotonic() > deadline:
-                return max(since_ms, wanted[path] + 1)
-            rows = f"select {self._columns} from read_parquet({sql_list([path])})"
-            self._known[path] = self._counter.count(self._statements, rows)
+        for start in range(0, len(missing), _TOGETHER):
+            # Some at least, or a slow look would never come to an end.
+            if start and time.monotonic() > deadline:
+                return max(since_ms, wanted[missing[start]] + 1)
+            paths = missing[start : start + _TOGETHER]
+            self._known |= self._counter.files(self._statements, paths, self._columns)
         return since_ms
 
     @property
@@ -116,7 +118,9 @@ class Monitor:
             if self._moment is None or begun >= self._holds_until:
                 self._moment = self._make(view, quarantine, begun + _BUDGET_SECONDS)
                 now = time.monotonic()
-                self._holds_until = now + max(_SECONDS, _SHARE * (now - begun))
+                counting = self._moment.since_ms > self._moment.at_ms - DAY_MS
+                share = _SHARE_COUNTING if counting else _SHARE
+                self._holds_until = now + max(_SECONDS, share * (now - begun))
             return self._moment
 
     def _make(self, view: View, quarantine: Snapshot, deadline: float) -> Moment:
@@ -144,12 +148,12 @@ class Monitor:
                     self._chunks[chunk] = known
             yield known
         table = pa.concat_tables(small) if small else _TAIL_SCHEMA.empty_table()
-        yield self.counter.count(rollup.TAIL, _waiting("given"), table)
+        yield self.counter.rows(rollup.TAIL, _waiting("given"), table)
 
     def _of_chunk(self, view: View, chunk: Chunk) -> Rollup:
         if chunk.table is None:
-            return self.counter.count(rollup.TAIL, _waiting(f"({view.spilled_sql(chunk)})"))
-        return self.counter.count(rollup.TAIL, _waiting("given"), _columns(chunk.table))
+            return self.counter.rows(rollup.TAIL, _waiting(f"({view.spilled_sql(chunk)})"))
+        return self.counter.rows(rollup.TAIL, _waiting("given"), _columns(chunk.table))
 
 
 def _columns(table: pa.Table) -> pa.Table:
@@ -170,7 +174,7 @@ def _nothing(columns: tuple[str, ...]) -> str:
 
 
 def _newest_first(snapshot: Snapshot, since_ms: int) -> Iterator[tuple[str, int]]:
-    """Files that may have rows of that time, with the newest (epoch milliseconds) that they may have."""
+    """Files that may have rows of that time, with the newest time (epoch ms) that they may have."""
     _, high = snapshot.bounds("received_at")
     newest = (
         pc.divide(high.cast(pa.int64()), 1000)

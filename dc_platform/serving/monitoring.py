@@ -11,7 +11,7 @@ from dc_platform.contracts.tables import SILVER_QUARANTINE
 from dc_platform.registry.access import need_scope
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, TokenOwner
-from dc_platform.serving.alerts import LedgerAlerts, of_health
+from dc_platform.serving.alerts import Ledger, of_health
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.health import health
 from dc_platform.serving.measures import METRICS, Measures, Window
@@ -37,7 +37,7 @@ class Monitoring:
         self.engine = engine
         self.monitor = Monitor(engine.temporary)
         self.sizes = Sizes(engine, self.monitor.counter)
-        self.ledger = LedgerAlerts(engine)
+        self.ledger = Ledger(engine)
         self.sources = sources
 
     def moment(self, view: View) -> Moment:
@@ -101,10 +101,9 @@ def get_overview(request: Request, reader: Reader, window: Span = Span.QUARTER) 
         state = request.app.state
         content = overview(moment, reader.tenant_id, window, _names(monitoring.sources, reader))
         content["health"] = health(state.tail, state.lake_uri)
-        content["alerts"] = [
-            *of_health(content["health"]),
-            *monitoring.ledger.of(moment.view, reader.tenant_id),
-        ]
+        ledger = monitoring.ledger.of(moment.view, reader.tenant_id)
+        content["ledgerMade"] = ledger.made_ms
+        content["alerts"] = [*of_health(content["health"]), *ledger.alerts]
         answer = moment.answers[key] = _encode(content)
     return Response(answer, media_type="application/json")
 

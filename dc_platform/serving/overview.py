@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from dc_platform.contracts.reasons import REMEDIES, Reason
@@ -137,9 +136,6 @@ class Ranking:
         self._window = measures.window
         self._total = float(measures.received.sum())
         self._table = measures.keys(name)
-        self._table = self._table.set_column(
-            self._table.column_names.index("key"), "key", self._table["key"].cast(pa.string())
-        )
         sums = self._table.group_by("key").aggregate([("events", "sum")])
         rows = [row for row in sums.to_pylist() if row["key"] is not None]
         rows.sort(key=lambda row: (-row["events_sum"], row["key"]))

@@ -1,8 +1,8 @@
 """The dashboard's files: plain HTML, CSS and ES modules, served as they lie in `dashboard/`.
 
-The page runs nothing but these files and talks to nobody but this server; it holds for itself the token
-that the person pasted, and sends it as any other client does. A cookie would be sent by every page that a
-browser has open, and to every port of this host.
+The page runs nothing but these files and talks to nobody but this server. It holds for itself the
+token that the person pasted, and sends it as any other client does: a cookie would go out with the
+requests of other pages, too, and to every port of this host.
 """
 
 from __future__ import annotations

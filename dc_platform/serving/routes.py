@@ -71,7 +71,7 @@ def post_sql(
 ) -> StreamingResponse:
     """One SELECT over events, bronze.events, silver.events, silver.quarantine; streams all rows.
 
-    JSON answers are one array of row objects; a table is one object with `columns`, and `rows` as arrays.
+    JSON answers are one array of row objects, tables one object with `columns` and `rows` as arrays.
     `limit` ends the query after so many rows. The header `X-Complete` says whether the tail held
     all that Kafka had. `X-Framed` asks for frames, which can tell of an error after the first rows.
     """

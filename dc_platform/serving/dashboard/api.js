@@ -33,7 +33,7 @@ async function detailOf(answer) {
   try {
     return String((await answer.json()).detail);
   } catch {
-    return `Serving answered ${answer.status}.`;
+    return `Serving failed (${answer.status}); its log says why.`;
   }
 }
 

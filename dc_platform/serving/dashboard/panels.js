@@ -5,9 +5,7 @@ import { TimeChart } from "./charts.js";
 import { byId, element, fillList, setText } from "./dom.js";
 import { bytes, clock, count, duration, percent, rate } from "./format.js";
 
-const WINDOWS = { "15m": "15 minutes", "1h": "hour", "24h": "day" };
 const OTHERS = 6;
-const perSecond = (value) => `${rate(value)}/s`;
 
 let charts = null;
 let shown = null;
@@ -15,7 +13,7 @@ let shown = null;
 export function setUpPanels() {
   charts = {
     rate: new TimeChart(byId("chart-rate"), {
-      label: "Events received per second", format: perSecond, stacked: true,
+      label: "Events received per second", format: rate, stacked: true,
       empty: "No event was received in this time. README, “Your own events”, shows how to send one.",
     }),
     lag: new TimeChart(byId("chart-lag"), { label: "Events waiting to land", format: count }),
@@ -46,9 +44,9 @@ function tile(id, big, sub, level = "") {
   byId(id).dataset.level = level;
 }
 
-function drawTiles({ at, received, lag, latency, rejected, silverVersion, window }) {
-  tile("tile-rate", rate(received.current), `${rate(received.avg)} on average, ${rate(received.max)} at most`);
-  tile("tile-lag", count(lag.current), `${count(lag.max)} at most in this ${WINDOWS[window].replace("15 ", "time of 15 ")}`);
+function drawTiles({ at, received, lag, latency, rejected, silverVersion }) {
+  tile("tile-rate", rate(received.current), `average ${rate(received.avg)}, peak ${rate(received.max)}`);
+  tile("tile-lag", count(lag.current), `average ${count(lag.avg)}, peak ${count(lag.max)}`);
   const age = lag.newestLanded === null ? null : Math.max(0, at - lag.newestLanded);
   tile("tile-fresh", age === null ? "none" : `${duration(age)} old`,
     age === null ? "nothing landed within a day" : `silver is at version ${count(silverVersion)}`);
@@ -111,7 +109,7 @@ const COMPONENTS = {
   storage: ["Storage", ({ used }) => `${used} of the disk is used`],
 };
 
-function drawHealth({ health, alerts }) {
+function drawHealth({ health, alerts, ledgerMade }) {
   fillList(byId("components"), Object.entries(health.components),
     () => element("li", {}, element("span", { className: "badge" }), element("span"), element("span", { className: "muted" })),
     (node, [name, component]) => {
@@ -126,9 +124,13 @@ function drawHealth({ health, alerts }) {
     node.className = alert ? "alert" : "calm";
     node.dataset.severity = alert?.severity ?? "";
     setText(node.children[0], alert?.name ?? "No alert");
-    const calm = "No component is unwell, and the newest ledger balances: every acknowledged event is accounted for.";
-    setText(node.children[1], alert?.message ?? calm);
+    setText(node.children[1], alert?.message ?? calm(ledgerMade));
   });
+}
+
+function calm(ledgerMade) {
+  if (ledgerMade === null) return "No component is unwell. There is no ledger yet: the job `checks` makes it every five minutes.";
+  return `No component is unwell, and the ledger of ${clock(ledgerMade)} balances: every acknowledged event is accounted for.`;
 }
 
 export function showTables({ tables }, look) {

@@ -32,7 +32,7 @@ export const NEEDS = {
 
 export function drawChart(host, { columns, rows }, wanted) {
   const chosen = chooseChart(columns, wanted);
-  host.className = `result-${chosen.kind}`;
+  host.parentElement.dataset.chart = rows.length ? chosen.kind : "none";
   host.replaceChildren();
   if (rows.length === 0) return;
   if (chosen.kind === "none") {
@@ -47,7 +47,7 @@ export function drawChart(host, { columns, rows }, wanted) {
 function drawBars(host, columns, rows, { x, y }) {
   const values = rows.slice(0, BARS).map((row) => ({ name: row[x] === null ? "null" : String(row[x]), value: plain(row[y]) ?? 0 }));
   const most = Math.max(...values.map(({ value }) => Math.abs(value))) || 1;
-  const list = element("ol", { className: "bars free", aria: { label: `${columns[y].name} by ${columns[x].name}` } });
+  const list = element("ol", { className: "bars free", tabIndex: 0, aria: { label: `${columns[y].name} by ${columns[x].name}` } });
   fillBars(list, values.map(({ name, value }) => ({ name, value: written(value), share: Math.abs(value) / most })), "");
   host.append(list);
   if (rows.length > BARS) host.append(element("p", { className: "muted" }, `The first ${BARS} rows.`));
