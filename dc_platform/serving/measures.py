@@ -242,7 +242,7 @@ def quantile(counts: Floats, share: float) -> float | None:
 
 def rounded(values: Floats) -> list[float | None]:
     """For JSON."""
-    found: list[float | None] = np.round(values, 2).tolist()
+    found: list[float | None] = np.round(values, 4).tolist()
     return found
 
 
@@ -253,7 +253,7 @@ def _mean(counts: Floats, middles: Floats) -> float:
 
 def _figures(current: float, average: float, maximum: float) -> dict[str, float]:
     figures = {"current": current, "avg": average, "max": maximum}
-    return {name: round(float(value), 2) for name, value in figures.items()}
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def _ints(column: pa.ChunkedArray) -> Ints:

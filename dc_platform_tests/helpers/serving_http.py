@@ -13,8 +13,9 @@ from fastapi import FastAPI
 
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, Tokens
-from dc_platform.serving import refusals, routes
+from dc_platform.serving import monitoring, page, refusals, routes
 from dc_platform_tests.helpers.serving import Served
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
@@ -26,14 +27,26 @@ class Door:
         self.served = served
         migrate(served.settings.registry)
         self.database = Database(served.settings.registry)
-        self.headers = {"Authorization": f"Bearer {Tokens(self.database).create(Scope.QUERY)}"}
+        self.token = Tokens(self.database).create(Scope.QUERY)
+        self.headers = {"Authorization": f"Bearer {self.token}"}
+        self.sources = Sources(self.database)
+        self.tail = SimpleNamespace(view=served.view, kafka_answers=True, events_per_second=12.0)
+        self.monitoring = monitoring.Monitoring(served.engine, self.sources)
         self.app = FastAPI()
         self.app.state.engine = served.engine
-        self.app.state.tail = SimpleNamespace(view=served.view)
+        self.app.state.tail = self.tail
+        self.app.state.lake_uri = served.lake.uri
+        self.app.state.monitoring = self.monitoring
         self.app.state.tokens = TokenRing(Tokens(self.database), seconds=60)
         self.app.include_router(routes.router)
+        self.app.include_router(monitoring.router)
+        page.install(self.app)
         refusals.install(self.app)
         self.url = ""
+
+    def token_of(self, tenant_id: str) -> str:
+        """A query token of a tenant."""
+        return Tokens(self.database).create(Scope.QUERY, tenant_id=tenant_id)
 
     @contextmanager
     def open(self) -> Iterator[Door]:
