@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,17 @@ class Engine:
         tenant_id: str,
         parameters: Sequence[Any] = (),
         wide: str = "bignum",
+        starts: Callable[[Clock], None] = lambda clock: None,
     ) -> Iterator[Rows]:
         """Run SQL that a person wrote; gives its rows as a stream. Integers too wide for Arrow come
-        as `wide`: DuckDB's bignum, or varchar.
+        as `wide`: DuckDB's bignum, or varchar. `starts` gets what interrupts it, before it runs.
         """
         guarded = self._guard.check(sql)
         with self._cursor() as cursor:
             for table in guarded.tables:
                 self._create_view(cursor, table, view, tenant_id)
             clock = Clock(cursor, self._timeout)
+            starts(clock)
             yield Rows(cursor, clock, guarded.sql, parameters, wide=wide)
 
     @contextmanager

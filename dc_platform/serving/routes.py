@@ -17,8 +17,8 @@ from dc_platform.serving.engine import Engine
 from dc_platform.serving.monitoring import view_of
 from dc_platform.serving.query import Query
 from dc_platform.serving.refusals import KNOWN, refusal
-from dc_platform.serving.rows import Rows
-from dc_platform.serving.streams import Parts, Streamed
+from dc_platform.serving.rows import Clock
+from dc_platform.serving.streams import Parts, Streamed, first_of
 from dc_platform.serving.view import View
 
 router = APIRouter(prefix="/api/v1")
@@ -63,7 +63,7 @@ _WRITERS = {
 
 
 @router.post("/sql")
-def post_sql(
+async def post_sql(
     body: SqlRequest,
     request: Request,
     reader: Reader,
@@ -76,16 +76,16 @@ def post_sql(
     all that Kafka had. `X-Framed` asks for frames, which can tell of an error after the first rows.
     """
     view = view_of(request)
-    running: list[Rows] = []
+    running: list[Clock] = []
     parts = _parts(request.app.state.engine, body, view, reader.tenant_id, running)
-    first = next(parts)
-    if isinstance(first, HTTPException):
-        raise first
 
     def interrupt() -> None:
-        for rows in running:
-            rows.interrupt()
+        for clock in running:
+            clock.interrupt()
 
+    first = await first_of(parts, interrupt, request.is_disconnected)
+    if isinstance(first, HTTPException):
+        raise first
     return Streamed(
         first,
         parts,
@@ -97,7 +97,7 @@ def post_sql(
 
 
 def _parts(
-    engine: Engine, body: SqlRequest, view: View, tenant_id: str, running: list[Rows]
+    engine: Engine, body: SqlRequest, view: View, tenant_id: str, running: list[Clock]
 ) -> Parts:
     try:
         with engine.run_sql(
@@ -107,8 +107,8 @@ def _parts(
             parameters=body.parameters,
             # A reader of Arrow gets digits: DuckDB's bytes of a bignum are nobody else's.
             wide="varchar" if body.format == "arrow" else "bignum",
+            starts=running.append,
         ) as rows:
-            running.append(rows)
             asked = results.Limited(rows, body.limit) if body.limit else rows
             yield from _WRITERS[body.format](asked)
     except KNOWN as error:
