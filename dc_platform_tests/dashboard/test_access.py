@@ -96,7 +96,7 @@ FOCUS = """() => {
     const all = [...document.querySelectorAll('*')];
     return {
         place: all.indexOf(node),
-        name: node.id || node.name || node.textContent.trim().slice(0, 30) || node.className,
+        name: node.id || node.name || node.className || node.textContent.trim().slice(0, 30),
         visible: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
         labelled: Boolean(node.getAttribute('aria-label') || node.labels?.length
             || node.textContent.trim() || node.getAttribute('aria-labelledby')),

@@ -114,8 +114,8 @@ def test_another_window(look: Look) -> None:
 def test_it_follows_and_nothing_moves(look: Look, door: Door, as_before: None) -> None:
     page = look()
     page.wait_for_selector("#tables tbody tr")
-    places = """[...document.querySelectorAll('section, h2, .plot, .tiles > div, button')]
-        .map((node) => JSON.stringify(node.getBoundingClientRect()))"""
+    places = """[...document.querySelectorAll('section, h2, .plot, .tiles > div, button, #components')]
+        .map((node) => [node.id || node.className, JSON.stringify(node.getBoundingClientRect())])"""
     before = page.evaluate(places)
     assert isinstance(door.served, Recent)
     chunk = door.served.event(8_500, None, source="a new source", kind="a new type" * 30)

@@ -1,4 +1,4 @@
-"""The dashboard's files as a browser gets them: nothing from elsewhere, nothing inline, readable colours.
+"""The dashboard's files as a browser gets them: nothing inline or from elsewhere, readable colours.
 What it does is tested in a browser: dc_platform_tests/dashboard.
 """
 

@@ -104,9 +104,9 @@ function drawLists({ eventTypes, sources, rejected }) {
 }
 
 const COMPONENTS = {
-  ingestion: ["Ingestion", ({ throughput }) => `${count(throughput)} events/s reach Kafka`],
-  processing: ["Processing", ({ lag }) => `${count(lag)} events wait to land`],
-  storage: ["Storage", ({ used }) => `${used} of the disk is used`],
+  ingestion: ["Ingestion", ({ throughput }) => `${count(throughput)} events/s arrive`],
+  processing: ["Processing", ({ lag }) => `${count(lag)} events wait`],
+  storage: ["Storage", ({ used }) => `${used} of the disk used`],
 };
 
 function drawHealth({ health, alerts, ledgerMade }) {
