@@ -68,7 +68,8 @@ class Window:
 
     def sums(self, per_bucket: Floats) -> Floats:
         """Sums per step."""
-        return per_bucket.reshape(-1, self.step).sum(axis=1)
+        sums: Floats = per_bucket.reshape(-1, self.step).sum(axis=1)
+        return sums
 
     def rates(self, per_bucket: Floats) -> Floats:
         """Per second, for each step."""
@@ -77,10 +78,7 @@ class Window:
     def counted(self, buckets: Ints, events: Ints) -> Floats:
         """Events per bucket of the window."""
         inside = (buckets >= self.first) & (buckets < self.first + self.count)
-        found: Floats = np.bincount(
-            buckets[inside] - self.first, weights=events[inside], minlength=self.count
-        )
-        return found
+        return _counts(buckets[inside] - self.first, events[inside], self.count)
 
 
 @dataclass(frozen=True)
@@ -146,8 +144,8 @@ class Measures:
         begun = np.maximum(flow.received - self.window.first, 0)
         ended = flow.processed - self.window.first
         begun, ended, events = (column[ended >= 0] for column in (begun, ended, flow.events))
-        came = np.bincount(begun[begun < size], weights=events[begun < size], minlength=size)
-        went = np.bincount(ended[ended < size], weights=events[ended < size], minlength=size)
+        came = _counts(begun[begun < size], events[begun < size], size)
+        went = _counts(ended[ended < size], events[ended < size], size)
         lag: Floats = np.cumsum(came - went)
         return lag
 
@@ -158,8 +156,7 @@ class Measures:
         at = (flow.processed - first) // buckets
         inside = (at >= 0) & (at < rows)
         cells = at[inside] * BINS + flow.bins[inside]
-        found = np.bincount(cells, weights=flow.events[inside], minlength=rows * BINS)
-        return found.reshape(rows, BINS)
+        return _counts(cells, flow.events[inside], rows * BINS).reshape(rows, BINS)
 
     def keys(self, name: str) -> pa.Table:
         """`sources` or `types` of the window: key (null: the rest), received, events."""
@@ -244,6 +241,11 @@ def rounded(values: Floats) -> list[float | None]:
     """For JSON."""
     found: list[float | None] = np.round(values, 4).tolist()
     return found
+
+
+def _counts(places: Ints, events: Ints, size: int) -> Floats:
+    """Events by their place, 0 to size - 1."""
+    return np.bincount(places, weights=events, minlength=size).astype(np.float64)
 
 
 def _mean(counts: Floats, middles: Floats) -> float:

