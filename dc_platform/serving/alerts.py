@@ -22,18 +22,18 @@ _LEDGER_SQL = (
 _SHOWN = 20
 
 _SAID = {
-    (
-        "ingestion",
-        "unhealthy",
-    ): "Kafka does not answer: events are not taken, and answers hold up to"
-    " when it last did. See whether the broker runs: dcp status.",
-    ("processing", "degraded"): "Landing is behind, or serving has not caught up with Kafka. See in"
-    " Dagster whether the landing run is alive.",
-    ("storage", "degraded"): "The lake's disk is nearly full. Free or add room.",
-    (
-        "storage",
-        "unhealthy",
-    ): "The lake's disk is full to 95 %: landing stops soon. Free or add room.",
+    "ingestion": {
+        "unhealthy": "Kafka does not answer: events are not taken, and answers hold up to when it last"
+        " did. See whether the broker runs: dcp status.",
+    },
+    "processing": {
+        "degraded": "Landing is behind, or serving has not caught up with Kafka. See in Dagster whether"
+        " the landing run is alive.",
+    },
+    "storage": {
+        "degraded": "The lake's disk is nearly full. Free or add room.",
+        "unhealthy": "The lake's disk is full to 95 %: landing stops soon. Free or add room.",
+    },
 }
 
 
@@ -43,7 +43,7 @@ def of_health(health: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "name": name,
             "severity": "CRITICAL" if component["status"] == "unhealthy" else "WARNING",
-            "message": _SAID[name, component["status"]],
+            "message": _SAID[name][component["status"]],
         }
         for name, component in health["components"].items()
         if component["status"] != "healthy"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving import rollup
+from dc_platform.serving.answers import completeness
 from dc_platform.serving.chunks import Chunk, plain_silver
 from dc_platform.serving.rollup import Counter, Rollup
 from dc_platform.serving.view import View
@@ -32,9 +33,9 @@ _BUDGET_SECONDS = 0.5
 _SECONDS = 1.0
 # A moment holds for so many times as long as making it took; while files are being counted, for less.
 _SHARE, _SHARE_COUNTING = 20, 2
-# Files are counted together, unless they are large.
-_TOGETHER = 32
 _LARGE_ROWS = 20_000
+# The newest time of a file that does not say it.
+_UNKNOWN = 2**62
 _TAIL_COLUMNS = [name for name in rollup.EVENT_COLUMNS if name != "processed_at"]
 _TAIL_SCHEMA = pa.schema([SILVER_EVENTS.file_schema.field(name) for name in _TAIL_COLUMNS])
 
@@ -43,12 +44,16 @@ _TAIL_SCHEMA = pa.schema([SILVER_EVENTS.file_schema.field(name) for name in _TAI
 class Moment:
     """Counts of the last day up to `at_ms`, of all tenants. From `since_ms` on they are whole.
 
-    `landed` and `waiting` have the tables of `rollup.EVENTS`, `rejected` those of `rollup.REJECTED`.
+    It does not hold the view, whose memory goes with its last query. `landed` and `waiting` have the
+    tables of `rollup.EVENTS`, `rejected` those of `rollup.REJECTED`.
     """
 
-    view: View
     at_ms: int
     since_ms: int
+    silver_version: int
+    border: Mapping[int, int]
+    # What an answer says when the tail did not hold all that Kafka had.
+    completeness: Mapping[str, Any]
     landed: list[Rollup]
     waiting: list[Rollup]
     rejected: list[Rollup]
@@ -82,14 +87,13 @@ class FileCounts:
 
     def follow(self, snapshot: Snapshot, since_ms: int, deadline: float) -> int:
         """Count what is new until `deadline` (monotonic); gives since when all is counted."""
-        wanted = dict(_newest_first(snapshot, since_ms))
+        wanted = {file.path: file for file in _newest_first(snapshot, since_ms)}
         self._known = {path: known for path, known in self._known.items() if path in wanted}
-        missing = [path for path in wanted if path not in self._known]
-        for start in range(0, len(missing), _TOGETHER):
+        missing = [(f.path, f.size) for f in wanted.values() if f.path not in self._known]
+        for number, paths in enumerate(rollup.together(missing)):
             # Some at least, or a slow look would never come to an end.
-            if start and time.monotonic() > deadline:
-                return max(since_ms, wanted[missing[start]] + 1)
-            paths = missing[start : start + _TOGETHER]
+            if number and time.monotonic() > deadline:
+                return max(since_ms, wanted[paths[0]].newest_ms + 1)
             self._known |= self._counter.files(self._statements, paths, self._columns)
         return since_ms
 
@@ -131,7 +135,14 @@ class Monitor:
         whole = self._quarantine.follow(quarantine, since_ms, deadline)
         whole = max(whole, self._silver.follow(view.silver, since_ms, deadline))
         return Moment(
-            view, at_ms, min(whole, at_ms), self._silver.rollups, waiting, self._quarantine.rollups
+            at_ms,
+            min(whole, at_ms),
+            view.silver.version,
+            view.border,
+            completeness(view),
+            self._silver.rollups,
+            waiting,
+            self._quarantine.rollups,
         )
 
     def _tail(self, view: View) -> Iterator[Rollup]:
@@ -173,16 +184,24 @@ def _nothing(columns: tuple[str, ...]) -> str:
     return f"select {', '.join(typed)} where false"
 
 
-def _newest_first(snapshot: Snapshot, since_ms: int) -> Iterator[tuple[str, int]]:
-    """Files that may have rows of that time, with the newest time (epoch ms) that they may have."""
+class _File(NamedTuple):
+    newest_ms: int
+    path: str
+    size: int
+
+
+def _newest_first(snapshot: Snapshot, since_ms: int) -> list[_File]:
+    """Files that may have rows of that time, with the newest time that they may have."""
     _, high = snapshot.bounds("received_at")
     newest = (
         pc.divide(high.cast(pa.int64()), 1000)
         if not pa.types.is_null(high.type)
         else pa.nulls(len(high), pa.int64())
     )
-    unknown = 2**62
-    files = zip(newest.fill_null(unknown).to_pylist(), snapshot.paths, strict=True)
-    for newest_ms, path in sorted(files, reverse=True):
-        if newest_ms >= since_ms:
-            yield path, newest_ms
+    files = zip(
+        newest.fill_null(_UNKNOWN).to_pylist(),
+        snapshot.paths,
+        snapshot.actions["size_bytes"].to_pylist(),
+        strict=True,
+    )
+    return sorted((_File(*file) for file in files if file[0] >= since_ms), reverse=True)

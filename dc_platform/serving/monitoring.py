@@ -94,14 +94,15 @@ def get_metrics(
 def get_overview(request: Request, reader: Reader, window: Span = Span.QUARTER) -> Response:
     """All that the dashboard shows of the last 15 minutes, hour or day."""
     monitoring = _monitoring(request)
-    moment = monitoring.moment(view_of(request))
+    view = view_of(request)
+    moment = monitoring.moment(view)
     key = (reader.tenant_id, window)
     answer = moment.answers.get(key)
     if answer is None:
         state = request.app.state
         content = overview(moment, reader.tenant_id, window, _names(monitoring.sources, reader))
         content["health"] = health(state.tail, state.lake_uri)
-        ledger = monitoring.ledger.of(moment.view, reader.tenant_id)
+        ledger = monitoring.ledger.of(view, reader.tenant_id)
         content["ledgerMade"] = ledger.made_ms
         content["alerts"] = [*of_health(content["health"]), *ledger.alerts]
         answer = moment.answers[key] = _encode(content)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.compute as pc
 
 from dc_platform.contracts.reasons import REMEDIES, Reason
-from dc_platform.serving.answers import completeness
 from dc_platform.serving.measures import Measures, Window, of_tenant, quantile, rounded
 from dc_platform.serving.monitor import Moment
 
@@ -45,8 +44,8 @@ def overview(moment: Moment, tenant_id: str, span: Span, name_of: NameOf) -> dic
     content: dict[str, Any] = {
         "at": moment.at_ms,
         "window": span.value,
-        "silverVersion": moment.view.silver.version,
-        "complete": moment.view.complete,
+        "silverVersion": moment.silver_version,
+        "complete": True,
         "step": window.step_ms,
         "timestamps": window.timestamps,
         "received": _received(measures, sources, name_of),
@@ -55,7 +54,7 @@ def overview(moment: Moment, tenant_id: str, span: Span, name_of: NameOf) -> dic
         "latency": _latency(measures),
         "sources": [{**row, "name": name_of(row["sourceId"])} for row in sources.rows("sourceId")],
         "eventTypes": Ranking(measures, "types").rows("eventType"),
-        **completeness(moment.view),
+        **moment.completeness,
     }
     if moment.since_ms > from_ms:
         # Older files are being counted: the figures hold from then on.
@@ -105,7 +104,7 @@ def _lag(measures: Measures, moment: Moment, tenant_id: str) -> dict[str, Any]:
     table = of_tenant(moment.partitions(), tenant_id)
     sums = table.group_by("kafka_partition").aggregate([("events", "sum")])
     waiting = dict(zip(*(sums[name].to_pylist() for name in sums.column_names), strict=True))
-    partitions = sorted({*moment.view.border, *waiting})
+    partitions = sorted({*moment.border, *waiting})
     flow = measures.flow
     return {
         **measures.metric("processing_lag"),

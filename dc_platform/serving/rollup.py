@@ -9,13 +9,14 @@ own; what is left is counted under null.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.table import sql_list
 
 BUCKET_MS = 5_000
@@ -82,6 +83,23 @@ REJECTED_COLUMNS = ("tenant_id", "reason", "received_at")
 
 Rollup = Mapping[str, pa.Table]
 
+# Small files are counted together; a large one alone takes some tenths of a second.
+_TOGETHER, _TOGETHER_BYTES = 32, 32 * 2**20
+
+
+def together(files: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """Paths in batches, of files with their sizes."""
+    batch: list[str] = []
+    total = 0
+    for path, size in files:
+        if batch and (len(batch) == _TOGETHER or total + size > _TOGETHER_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(path)
+        total += size
+    if batch:
+        yield batch
+
 
 class Counter:
     """Counts rows in a DuckDB of its own: one thread, 256 MB, spilling into `temporary`. Thread-safe,
@@ -126,8 +144,11 @@ class Counter:
         with self._lock, self._connection.cursor() as cursor:
             if table is not None:
                 cursor.register("given", table)
-            cursor.execute(f"create temp view rows as {rows}")
-            return {name: cursor.execute(sql).to_arrow_table() for name, sql in statements.items()}
+            try:
+                cursor.execute(f"create temp view rows as {rows}")
+                return {n: cursor.execute(sql).to_arrow_table() for n, sql in statements.items()}
+            except duckdb.Error as error:
+                raise StoreUnavailableError(f"counting events failed: {error}") from error
 
 
 def _apart(table: pa.Table, numbers: Iterable[int]) -> list[pa.Table]:

@@ -13,13 +13,12 @@ from typing import Any
 from dc_platform.contracts.tables import TABLES, TableSpec
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.engine import Engine
-from dc_platform.serving.rollup import Counter
+from dc_platform.serving.rollup import Counter, together
 from dc_platform.serving.view import View
 
 _SQL = {"rows": "select part, tenant_id, count(*)::bigint as events from rows group by all"}
 # Of counting per look; the next look goes on.
 _BUDGET_SECONDS = 0.5
-_TOGETHER = 32
 
 
 class Sizes:
@@ -48,11 +47,10 @@ class Sizes:
     ) -> dict[str, Mapping[str, int]]:
         before = self._known.get(spec.name, {})
         known = {path: before[path] for path in snapshot.paths if path in before}
-        missing = [path for path in snapshot.paths if path not in known]
-        for start in range(0, len(missing), _TOGETHER):
+        sizes = zip(snapshot.paths, snapshot.actions["size_bytes"].to_pylist(), strict=True)
+        for paths in together((path, size) for path, size in sizes if path not in before):
             if time.monotonic() > deadline:
                 break
-            paths = missing[start : start + _TOGETHER]
             for path, rollup in self._counter.files(_SQL, paths, ["tenant_id"]).items():
                 rows = rollup["rows"].to_pylist()
                 known[path] = {row["tenant_id"]: row["events"] for row in rows}

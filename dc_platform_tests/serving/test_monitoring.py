@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from dc_platform.registry.sources import SourceType
-from dc_platform.serving import monitor
+from dc_platform.serving import monitor, rollup
 from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.recent import Recent, Row
 from dc_platform_tests.helpers.serving_http import Door
@@ -305,13 +307,25 @@ def test_all_who_look_share_a_moment(recent: Recent) -> None:
     assert kept.moment(recent.view) is first
 
 
+def test_a_moment_does_not_hold_the_tail(recent: Recent) -> None:
+    recent.wait([recent.event(20_000, None)])
+    view = recent.look()
+    chunk = weakref.ref(view.chunks[0])
+    kept = Door(recent).monitoring
+    assert kept.moment(view).partitions().num_rows == 1
+    recent._waiting.clear()
+    view = recent.look()
+    gc.collect()
+    assert chunk() is None
+
+
 def test_a_large_lake_is_counted_bit_by_bit_the_newest_first(
     recent: Recent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for minutes in (12, 2, 7):
         recent.land([recent.event(minutes * MINUTE)])
     recent.look()
-    monkeypatch.setattr(monitor, "_TOGETHER", 1)
+    monkeypatch.setattr(rollup, "_TOGETHER", 1)
     monkeypatch.setattr(monitor, "_BUDGET_SECONDS", -1.0)
     door = Door(recent)
     for events, since in ((1, 7), (2, 12)):
