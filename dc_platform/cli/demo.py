@@ -46,6 +46,7 @@ def demo(
 def _supervise(options: Options, feed: Feed) -> None:
     from rich.console import Console
 
+    from dc_platform.cli.dashboard import signed_in
     from dc_platform.logs import configure_logging
     from dc_platform.stack import launch, screen
     from dc_platform.stack.hints import Caller
@@ -56,7 +57,7 @@ def _supervise(options: Options, feed: Feed) -> None:
         launch.supervise(options, _Notes(feed, caller))
         return
     configure_logging("INFO", options.directory.log("supervisor"))
-    with screen.Screen(console, caller) as shown:
+    with screen.Screen(console, caller, signed_in) as shown:
 
         def show(supervisor: Supervisor) -> None:
             _start_when_ready(feed, supervisor)
@@ -75,7 +76,7 @@ def _what_to_do(supervisor: Supervisor, feed: Feed, caller: Caller) -> list[str]
         return ["", "Starting; events follow as soon as all parts are ready."]
     query = "select source_id, event_type, count(*) from events group by all order by all"
     try_this = caller.dcp(supervisor.directory.path, f'sql "{query}"')
-    return ["", *feed.lines(), "", f"Try      {try_this}", "End      Ctrl-C"]
+    return ["", *feed.lines(), "", f"Try        {try_this}", "End        Ctrl-C"]
 
 
 class _Notes:

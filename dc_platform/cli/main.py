@@ -10,6 +10,7 @@ from dc_platform.cli import (
     audit,
     backup,
     bench,
+    dashboard,
     demo,
     gold,
     land,
@@ -35,8 +36,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    *(up, demo, sources, schemas, reference, metrics, tokens, sql, search, quarantine, audit),
-    *(retention, land, gold, backup, bench, stack),
+    *(up, demo, sources, schemas, reference, metrics, tokens, sql, search, quarantine),
+    *(dashboard, audit, retention, land, gold, backup, bench, stack),
 ):
     module.register(app)
 

@@ -74,6 +74,7 @@ def _detach(options: Options) -> None:
 def _stay(options: Options) -> None:
     from rich.console import Console
 
+    from dc_platform.cli.dashboard import signed_in
     from dc_platform.logs import configure_logging
     from dc_platform.stack import launch, screen
     from dc_platform.stack.hints import Caller
@@ -84,7 +85,7 @@ def _stay(options: Options) -> None:
         launch.supervise(options, lambda supervisor: None)
         return
     configure_logging("INFO", options.directory.log("supervisor"))
-    with screen.Screen(console, Caller.here()) as shown:
+    with screen.Screen(console, Caller.here(), signed_in) as shown:
         launch.supervise(options, shown.show)
 
 

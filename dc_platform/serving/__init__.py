@@ -19,7 +19,13 @@ results.py    rows to JSON, CSV and Arrow
 values.py     Arrow's values as JSON has them
 streams.py    an answer that is streamed: its end, its errors, readers that leave
 refusals.py   errors to statuses, and the sentence that says what is wrong with a body
-health.py     GET /api/v1/monitoring/health (design 4.4)
+health.py     the health of the platform (design 4.4)
+rollup.py     what monitoring counts of a file or a chunk, once
+monitor.py    the last day at one moment, from those counts
+measures.py   rates, lag and latencies of a tenant in a window
+overview.py, alerts.py, sizes.py   what the dashboard shows
+monitoring.py GET /api/v1/monitoring/… (design 4.4)
+page.py       the dashboard's files, and what a browser may do with them
 quarantine.py what was rejected: counts, examples, bytes, replays
 pages.py      pages for people, and the login to them
 routes.py, quarantine_routes.py, app.py   HTTP and wiring

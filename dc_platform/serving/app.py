@@ -19,7 +19,16 @@ from dc_platform.registry.shapes import Shapes
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Tokens
 from dc_platform.retention.run import RetentionRun
-from dc_platform.serving import admin, metrics, pages, quarantine_routes, refusals, routes
+from dc_platform.serving import (
+    admin,
+    metrics,
+    monitoring,
+    page,
+    pages,
+    quarantine_routes,
+    refusals,
+    routes,
+)
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.search import Search
 from dc_platform.serving.tail import Tail
@@ -37,11 +46,13 @@ def create_app(settings: Settings) -> FastAPI:
             lake.ensure(spec)
         sources = Sources(database)
         tail = Tail(settings, sources)
+        shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
+        engine = Engine(settings, lake, shapes.of)
         app.state.tail = tail
         app.state.sources = sources
-        shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
-        app.state.engine = Engine(settings, lake, shapes.of)
-        app.state.search = Search(settings, lake, app.state.engine)
+        app.state.engine = engine
+        app.state.search = Search(settings, lake, engine)
+        app.state.monitoring = monitoring.Monitoring(engine, sources)
         app.state.lake_uri = lake.uri
         app.state.metrics = Metrics(database)
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
@@ -62,10 +73,12 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(routes.router)
+    app.include_router(monitoring.router)
     app.include_router(quarantine_routes.router)
     app.include_router(pages.router)
     app.include_router(admin.router)
     app.include_router(metrics.router)
+    page.install(app)
     refusals.install(app)
 
     @app.get("/healthz")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dc_platform.contracts.tables import TABLES, TableSpec
+from dc_platform.contracts.tables import SILVER_EVENTS, TABLES, TableSpec
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
 from dc_platform.serving.guard import OWN, Guard, view_name
@@ -66,14 +66,15 @@ class Engine:
         self._snapshots = Snapshots(lake)
         self._specs = {spec.name: spec for spec in TABLES}
         tail = settings.data_dir.absolute() / "tail"
-        temporary = settings.data_dir.absolute() / "query-tmp"
-        for directory in (tail, temporary, Path(lake.uri)):
+        # Where DuckDB spills to.
+        self.temporary = settings.data_dir.absolute() / "query-tmp"
+        for directory in (tail, self.temporary, Path(lake.uri)):
             directory.mkdir(parents=True, exist_ok=True)
         self._instance = duckdb.connect(
             config={
                 "threads": settings.query_threads,
                 "memory_limit": f"{settings.query_memory_mb}MB",
-                "temp_directory": str(temporary),
+                "temp_directory": str(self.temporary),
                 "python_enable_replacements": "false",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
@@ -98,15 +99,17 @@ class Engine:
         tenant_id: str,
         parameters: Sequence[Any] = (),
         wide: str = "bignum",
+        starts: Callable[[Clock], None] = lambda clock: None,
     ) -> Iterator[Rows]:
         """Run SQL that a person wrote; gives its rows as a stream. Integers too wide for Arrow come
-        as `wide`: DuckDB's bignum, or varchar.
+        as `wide`: DuckDB's bignum, or varchar. `starts` gets what interrupts it, before it runs.
         """
         guarded = self._guard.check(sql)
         with self._cursor() as cursor:
             for table in guarded.tables:
                 self._create_view(cursor, table, view, tenant_id)
             clock = Clock(cursor, self._timeout)
+            starts(clock)
             with self._sketches.named_on(cursor, clock, guarded.functions):
                 yield Rows(cursor, clock, guarded.sql, parameters, wide=wide)
 
@@ -144,6 +147,10 @@ class Engine:
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
 
+    def snapshot(self, spec: TableSpec, view: View) -> Snapshot:
+        """A table as a query over `view` sees it."""
+        return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
+
     def _create_view(
         self, cursor: duckdb.DuckDBPyConnection, table: str, view: View, tenant_id: str
     ) -> None:
@@ -158,7 +165,7 @@ class Engine:
             body = self._own.sql(table, tenant_id, events)
         else:
             spec = self._specs[table]
-            snapshot = view.silver if table == "silver.events" else self._snapshots.of(spec)
+            snapshot = self.snapshot(spec, view)
             if "tenant_id" not in spec.columns.names:
                 where = ""
             body = f"select * from ({table_sql(spec, snapshot)}) {where}"

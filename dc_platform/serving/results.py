@@ -1,4 +1,4 @@
-"""Rows to JSON, CSV and Arrow, streamed. `values.py` says how each value looks."""
+"""Rows to JSON, tables, CSV and Arrow, streamed. `values.py` says how each value looks."""
 
 from __future__ import annotations
 
@@ -58,6 +58,58 @@ def json_array(reader: Batches) -> Iterator[bytes]:
                 yield text if first else b",\n" + text
                 first = False
     yield b"]\n"
+
+
+def table_json(reader: Batches) -> Iterator[bytes]:
+    """One JSON object: `columns` (name, and kind: time, number, text or other), `rows` as arrays, and
+    `more`, whether there were more rows than were asked for.
+    """
+    encode = msgspec.json.Encoder().encode
+    names = _unique(reader.schema.names)
+    columns = [
+        {"name": name, "kind": _kind(field.type)}
+        for name, field in zip(names, reader.schema, strict=True)
+    ]
+    yield b'{"columns":' + encode(columns) + b',"rows":['
+    first = True
+    for batch in reader:
+        rows = zip(*(values(column) for column in batch.columns), strict=True)
+        if text := b",\n".join(encode(row) for row in rows):
+            yield text if first else b",\n" + text
+            first = False
+    yield b'],"more":' + encode(getattr(reader, "cut", False)) + b"}\n"
+
+
+def _kind(type_: pa.DataType) -> str:
+    """What a reader can do with the values: time, number, text or other."""
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+        return "time"
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+        return "number"
+    if pa.types.is_string(type_) or pa.types.is_boolean(type_):
+        return "text"
+    return "other"
+
+
+class Limited:
+    """The first rows of a result; `cut` says, at the end, whether there were more."""
+
+    def __init__(self, rows: Batches, limit: int) -> None:
+        self._rows = rows
+        self._limit = limit
+        self.schema = rows.schema
+        self.cut = False
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        left = self._limit
+        for batch in self._rows:
+            if batch.num_rows > left:
+                self.cut = True
+                if left:
+                    yield batch.slice(0, left)
+                return
+            left -= batch.num_rows
+            yield batch
 
 
 def csv_text(reader: Batches) -> Iterator[bytes]:

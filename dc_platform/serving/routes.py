@@ -1,8 +1,8 @@
-"""HTTP of serving: query (design 4.2), search, SQL, health (design 4.4)."""
+"""HTTP of serving: query (design 4.2), search and SQL."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
@@ -14,12 +14,11 @@ from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving import results
 from dc_platform.serving.answers import answer
 from dc_platform.serving.engine import Engine
-from dc_platform.serving.health import health
 from dc_platform.serving.query import Query
 from dc_platform.serving.refusals import KNOWN, refusal
-from dc_platform.serving.rows import Rows
+from dc_platform.serving.rows import Clock
 from dc_platform.serving.search import Search, SearchRequest
-from dc_platform.serving.streams import Parts, Streamed
+from dc_platform.serving.streams import Parts, Streamed, first_of
 from dc_platform.serving.tail import Tail
 from dc_platform.serving.view import View
 
@@ -57,23 +56,26 @@ class SqlRequest(BaseModel):
 
     sql: str = Field(min_length=1, max_length=100_000)
     parameters: list[str | int | float | bool | None] = Field(default_factory=list)
-    format: Literal["json", "csv", "arrow"] = "json"
+    format: Literal["json", "table", "csv", "arrow"] = "json"
+    limit: int | None = Field(None, ge=1)
 
 
 _MEDIA = {
     "json": "application/json",
+    "table": "application/json",
     "csv": "text/csv; charset=utf-8",
     "arrow": "application/vnd.apache.arrow.stream",
 }
 _WRITERS = {
     "json": results.json_array,
+    "table": results.table_json,
     "csv": results.csv_text,
     "arrow": results.arrow_stream,
 }
 
 
 @router.post("/sql")
-def post_sql(
+async def post_sql(
     body: SqlRequest,
     request: Request,
     reader: Reader,
@@ -81,20 +83,21 @@ def post_sql(
 ) -> StreamingResponse:
     """One SELECT over events, bronze.events, silver.events, silver.quarantine; streams all rows.
 
-    JSON answers are one array of row objects. The header `X-Complete` says whether the tail held
+    JSON answers are one array of row objects, tables one object with `columns` and `rows` as arrays.
+    `limit` ends the query after so many rows. The header `X-Complete` says whether the tail held
     all that Kafka had. `X-Framed` asks for frames, which can tell of an error after the first rows.
     """
     view = current_view(request)
-    running: list[Rows] = []
+    running: list[Clock] = []
     parts = _parts(request.app.state.engine, body, view, reader.tenant_id, running)
-    first = next(parts)
-    if isinstance(first, HTTPException):
-        raise first
 
     def interrupt() -> None:
-        for rows in running:
-            rows.interrupt()
+        for clock in running:
+            clock.interrupt()
 
+    first = await first_of(parts, interrupt, request.is_disconnected)
+    if isinstance(first, HTTPException):
+        raise first
     return Streamed(
         first,
         parts,
@@ -106,7 +109,7 @@ def post_sql(
 
 
 def _parts(
-    engine: Engine, body: SqlRequest, view: View, tenant_id: str, running: list[Rows]
+    engine: Engine, body: SqlRequest, view: View, tenant_id: str, running: list[Clock]
 ) -> Parts:
     try:
         with engine.run_sql(
@@ -116,17 +119,12 @@ def _parts(
             parameters=body.parameters,
             # A reader of Arrow gets digits: DuckDB's bytes of a bignum are nobody else's.
             wide="varchar" if body.format == "arrow" else "bignum",
+            starts=running.append,
         ) as rows:
-            running.append(rows)
-            yield from _WRITERS[body.format](rows)
+            asked = results.Limited(rows, body.limit) if body.limit else rows
+            yield from _WRITERS[body.format](asked)
     except KNOWN as error:
         yield refusal(error, bad=400)
-
-
-@router.get("/monitoring/health")
-def get_health(request: Request) -> dict[str, Any]:
-    """Health of ingestion, processing and storage."""
-    return health(request.app.state.tail, request.app.state.lake_uri)
 
 
 def current_view(request: Request) -> View:

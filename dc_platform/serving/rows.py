@@ -104,10 +104,6 @@ class Rows:
         """All rows at once."""
         return pa.Table.from_batches(list(self), self.schema)
 
-    def interrupt(self) -> None:
-        """Nobody reads any more: end the query, whatever it is at; from any thread."""
-        self._clock.interrupt()
-
 
 # Types that Arrow has not, or that DuckDB hands over wrong: an UHUGEINT as a signed number.
 _AS_TEXT = frozenset({"bit", "time with time zone"})

@@ -9,7 +9,7 @@ one JSON object, `{}` or `{"status": …, "detail": "…"}`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Parts = Generator[bytes | HTTPException]
 _FRAME = 2**20
+_LOOK_SECONDS = 0.1
 
 
 class BrokenOffError(Exception):
@@ -52,6 +53,24 @@ def framed(parts: Iterable[bytes | HTTPException]) -> Iterator[bytes]:
         log.exception("an answer could not be finished")
         end = {"status": 500, "detail": "serving failed in the middle of the rows; see its log"}
     yield bytes(4) + msgspec.json.encode(end)
+
+
+async def first_of(
+    parts: Parts, interrupt: Callable[[], None], is_gone: Callable[[], Awaitable[bool]]
+) -> bytes | HTTPException:
+    """The first part, which may be all of the work; ends the query when its reader leaves before."""
+
+    async def watch() -> None:
+        while True:
+            await anyio.sleep(_LOOK_SECONDS)
+            if await is_gone():
+                interrupt()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        first = await anyio.to_thread.run_sync(next, parts)
+        group.cancel_scope.cancel()
+    return first
 
 
 class Streamed(StreamingResponse):

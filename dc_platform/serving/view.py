@@ -59,9 +59,10 @@ class View:
     def tail_sqls(self) -> list[str]:
         """SELECTs that give the tail's rows; the relation `tail` must be registered."""
         parts = [f"select {COLUMNS} from tail"] if len(self.tail) else []
-        return parts + [self._spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
+        return parts + [self.spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
 
-    def _spilled_sql(self, chunk: Chunk) -> str:
+    def spilled_sql(self, chunk: Chunk) -> str:
+        """A SELECT of the rows of a spilled chunk that this view has."""
         assert chunk.file is not None
         conditions = [
             f"not (kafka_partition = {p} and kafka_offset < {self.border[p]})"

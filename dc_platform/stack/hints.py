@@ -12,6 +12,8 @@ from dc_platform.settings import Settings
 from dc_platform.stack.record import StackRecord
 
 _DEFAULT_DATA = Path(".dcp")
+# What the line begins with that a terminal may show as a link.
+DASHBOARD = "Dashboard  "
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,17 @@ class Caller:
         """Where to look next."""
         where = record.addresses
         token = self.dcp(data_dir, "token create --scope query")
+        link = self.dcp(data_dir, "dashboard")
         sql = self.dcp(data_dir, 'sql "select count(*) from events"')
         return [
             "",
-            f"Dagster  {where.get('dagster')}",
-            f"Gateway  {where.get('gateway')}/api/v1/events",
-            f"Query    {where.get('query')}/api/v1/sql, with a token of: {token}",
-            f"SQL      {sql}",
-            f"Logs     {_shown(data_dir / 'logs', self.directory)}",
-            f"End      {self.dcp(data_dir, 'down')}",
+            f"{DASHBOARD}{where.get('query')}/dashboard/, signed in with the link of: {link}",
+            f"Dagster    {where.get('dagster')}",
+            f"Gateway    {where.get('gateway')}/api/v1/events",
+            f"Query      {where.get('query')}/api/v1/sql, with a token of: {token}",
+            f"SQL        {sql}",
+            f"Logs       {_shown(data_dir / 'logs', self.directory)}",
+            f"End        {self.dcp(data_dir, 'down')}",
         ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
@@ -11,12 +12,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dc_platform.stack.hints import Caller
+from dc_platform.errors import PlatformError
+from dc_platform.stack.hints import DASHBOARD, Caller
 from dc_platform.stack.processes import Usage
 from dc_platform.stack.record import PartRecord, landing_name
 
 if TYPE_CHECKING:
     from dc_platform.stack.supervisor import Supervisor
+
+# (base URL of serving, data directory) → the dashboard's address, signed in.
+SignedIn = Callable[[str, Path], str]
 
 _COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "unwell": "red"}
 
@@ -39,8 +44,10 @@ _IDLE = Row("landing", "idle", None, "", 0, None)
 class Screen:
     """The table of a supervisor on a terminal, renewed at each turn of its loop."""
 
-    def __init__(self, console: Console, caller: Caller) -> None:
+    def __init__(self, console: Console, caller: Caller, signed_in: SignedIn) -> None:
         self._caller = caller
+        self._signed_in = signed_in
+        self._link: str | None = None
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._landing: dict[int, psutil.Process] = {}
 
@@ -59,8 +66,24 @@ class Screen:
             for name, unit in supervisor.units.items()
         ]
         rows += self._landing_rows(record.landing)
-        hints = self._caller.hints(record, supervisor.directory.path)
+        hints = [
+            self._shown(h, supervisor)
+            for h in self._caller.hints(record, supervisor.directory.path)
+        ]
         self._live.update(Group(table(rows), *hints, *more), refresh=True)
+
+    def _shown(self, hint: str, supervisor: Supervisor) -> Text:
+        """A line as it is; the dashboard's address leads there signed in, and no token is seen."""
+        if not hint.startswith(DASHBOARD) or not supervisor.record.ready:
+            return Text(hint)
+        base = str(supervisor.record.addresses["query"])
+        if self._link is None:
+            try:
+                self._link = self._signed_in(base, supervisor.directory.path)
+            except PlatformError:
+                # A registry that is away must not end the stack; the hint says another way.
+                return Text(hint)
+        return Text.assemble(DASHBOARD, (f"{base}/dashboard/", f"link {self._link}"), " (click)")
 
     def _landing_rows(self, landing: Mapping[int, int]) -> list[Row]:
         """The processes that hold the landing leases: run workers of Dagster."""

@@ -16,7 +16,15 @@ from dc_platform.registry.database import Database, migrate
 from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, Tokens
-from dc_platform.serving import metrics, pages, quarantine_routes, refusals, routes
+from dc_platform.serving import (
+    metrics,
+    monitoring,
+    page,
+    pages,
+    quarantine_routes,
+    refusals,
+    routes,
+)
 from dc_platform_tests.helpers.serving import Served
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
@@ -28,18 +36,32 @@ class Door:
         self.served = served
         migrate(served.settings.registry)
         self.database = Database(served.settings.registry)
-        self.headers = {"Authorization": f"Bearer {Tokens(self.database).create(Scope.QUERY)}"}
+        self.token = Tokens(self.database).create(Scope.QUERY)
+        self.headers = {"Authorization": f"Bearer {self.token}"}
+        self.sources = Sources(self.database)
+        self.tail = SimpleNamespace(view=served.view, kafka_answers=True, events_per_second=12.0)
+        self.monitoring = monitoring.Monitoring(served.engine, self.sources)
         self.app = FastAPI()
         self.app.state.engine = served.engine
         self.app.state.search = served.search
-        self.app.state.tail = SimpleNamespace(view=served.view)
+        self.app.state.tail = self.tail
+        self.app.state.lake_uri = served.lake.uri
+        self.app.state.monitoring = self.monitoring
         self.app.state.tokens = TokenRing(Tokens(self.database), seconds=60)
-        self.app.state.sources = Sources(self.database)
+        self.app.state.sources = self.sources
         self.app.state.metrics = Metrics(self.database)
-        for router in (routes.router, quarantine_routes.router, pages.router, metrics.router):
+        for router in (
+            *(routes.router, monitoring.router, quarantine_routes.router),
+            *(pages.router, metrics.router),
+        ):
             self.app.include_router(router)
+        page.install(self.app)
         refusals.install(self.app)
         self.url = ""
+
+    def token_of(self, tenant_id: str) -> str:
+        """A query token of a tenant."""
+        return Tokens(self.database).create(Scope.QUERY, tenant_id=tenant_id)
 
     @contextmanager
     def open(self) -> Iterator[Door]:

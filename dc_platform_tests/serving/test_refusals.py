@@ -28,7 +28,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
         (
             "sql",
             {"sql": "select 1", "format": "xml"},
-            "format should be 'json', 'csv' or 'arrow'",
+            "format should be 'json', 'table', 'csv' or 'arrow'",
         ),
         (
             "sql",

@@ -77,7 +77,7 @@ def test_from_elsewhere_its_path_is_absolute(
 def test_another_data_directory_is_said(installed: Path, tmp_path: Path, name: str) -> None:
     caller = Caller.here()
     found = commands(caller, tmp_path / name)
-    assert len(found) == 3
+    assert len(found) == 4
     for command in found:
         assert shlex.split(command)[0] == ".venv/bin/dcp"
         done = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
@@ -99,4 +99,5 @@ def test_the_hints_name_every_door(installed: Path, tmp_path: Path) -> None:
     assert "http://h:1" in text
     assert "http://h:2/api/v1/events" in text
     assert "http://h:3/api/v1/sql" in text
+    assert "http://h:3/dashboard/" in text
     assert ".venv/bin/dcp token create --scope query" in text
