@@ -55,7 +55,7 @@ def materializations(platform: Platform, key: list[str]) -> list[dict[str, Any]]
     return found
 
 
-def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
+def test_lineage_runs_from_the_topic_to_gold(platform: Platform) -> None:
     nodes = platform.graphql(
         """{ assetNodes { assetKey { path } groupName isExecutable isPartitioned
              dependencyKeys { path } owners { ... on TeamAssetOwner { team } }
@@ -72,10 +72,13 @@ def test_lineage_runs_from_the_topic_to_silver(platform: Platform) -> None:
         "gold/events_hourly",
         "gold/sources_daily",
         "gold/event_types_top",
+        "gold/sketches_hourly",
+        "gold/metrics_hourly",
         "ops/ledger",
         "ops/lake_files",
         "ops/dagster_storage",
         "ops/backup",
+        "ops/retention",
     }
     assert by_key["bronze/events"]["dependencyKeys"] == [{"path": ["kafka", "events"]}]
     assert by_key["silver/events"]["dependencyKeys"] == [{"path": BRONZE}]
