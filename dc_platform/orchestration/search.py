@@ -7,6 +7,7 @@ evidence (see sensor.py).
 """
 
 import time
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import dagster as dg
 
 from dc_platform.errors import CommitConflictError, PlatformError
 from dc_platform.orchestration.assets import OWNERS, SILVER_KEY
+from dc_platform.orchestration.metadata import figures_schema
 from dc_platform.search.build import Behind, Builder, Built
 from dc_platform.settings import settings
 
@@ -26,6 +28,22 @@ _LOOK_SECONDS = 5.0
 _IDLE_SECONDS = 60.0
 # From its creation a run needs some 12 s until it builds.
 _STARTING_SECONDS = 100.0
+# While events come, one waits for ten minutes at most, and a run reports when it ends.
+_FRESH = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(hours=1), fail_window=timedelta(hours=3)
+)
+_COLUMNS = {
+    "words": "Of the event's type, payload and tags: what is searched.",
+    "tenant_id": "Tenant of the source; every search has one as a condition.",
+    "source_id": "Source that sent the event.",
+    "event_type": "What happened, in the source's words.",
+    "event_time": "The client's timestamp, in epoch microseconds; results are in its order.",
+    "identity": "64 bits of the event's identity.",
+    "kafka_partition": "Where the event lies in silver, with the two that follow.",
+    "kafka_offset": "Offset of its record.",
+    "kafka_index": "Place within the record.",
+    "piece": "The file of silver that it was read from, as a number.",
+}
 
 
 @dg.asset(
@@ -38,7 +56,11 @@ _STARTING_SECONDS = 100.0
     " /api/v1/search and `dcp search`. It says itself which files of silver it covers; what it does not"
     " have yet is searched beside it. It lies in `search/` of the data directory and can be deleted at"
     " any time: the next run builds it anew.",
-    metadata={"directory": str(settings().data_dir / "search")},
+    freshness_policy=_FRESH,
+    metadata={
+        "dagster/column_schema": figures_schema(_COLUMNS),
+        "directory": str(settings().data_dir / "search"),
+    },
     pool="search_index",
 )
 def search_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
