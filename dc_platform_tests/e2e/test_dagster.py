@@ -79,6 +79,7 @@ def test_lineage_runs_from_the_topic_to_gold(platform: Platform) -> None:
         "ops/dagster_storage",
         "ops/backup",
         "ops/retention",
+        "search/events",
     }
     assert by_key["bronze/events"]["dependencyKeys"] == [{"path": ["kafka", "events"]}]
     assert by_key["silver/events"]["dependencyKeys"] == [{"path": BRONZE}]

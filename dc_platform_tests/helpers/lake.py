@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -48,6 +49,12 @@ def silver_row(number: int = 0, **columns: Any) -> dict[str, Any]:
 def silver_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows with the columns of silver's files."""
     return pa.Table.from_pylist([dict(row) for row in rows], schema=SILVER_EVENTS.file_schema)
+
+
+def older(spec: TableSpec) -> TableSpec:
+    """The table as it was made before it had the columns that were added."""
+    columns = [f for f in spec.columns if f.name not in spec.added]
+    return replace(spec, columns=pa.schema(columns), added=())
 
 
 def write_silver(lake: Lake, rows: Sequence[Mapping[str, Any]]) -> DataFile:

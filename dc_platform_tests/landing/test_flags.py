@@ -19,7 +19,7 @@ from dc_platform.contracts.envelope import Passed
 from dc_platform.contracts.reasons import Reason
 from dc_platform.contracts.schema import definition_of
 from dc_platform.contracts.schema_check import Checker, Rules
-from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
+from dc_platform.contracts.tables import BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE
 from dc_platform.decode.decoder import Decoder
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import write_file
@@ -36,7 +36,7 @@ from dc_platform.registry.sources import Sources, SourceType
 from dc_platform.serving.view import View
 from dc_platform_tests.helpers.compaction import compact_all
 from dc_platform_tests.helpers.events import HOUR, NOW
-from dc_platform_tests.helpers.lake import read_table, silver_table
+from dc_platform_tests.helpers.lake import older, read_table, silver_table
 from dc_platform_tests.helpers.landing import (
     CLOCK,
     INFO,
@@ -152,12 +152,6 @@ def test_a_replay_of_bronze_gives_them_back(lake: Lake) -> None:
 
 
 # --- lakes of older releases ---
-
-
-def older(spec: TableSpec) -> TableSpec:
-    """The table as it was made before it had these columns."""
-    columns = [f for f in spec.columns if f.name not in spec.added]
-    return replace(spec, columns=pa.schema(columns), added=())
 
 
 def make_older_lake(lake: Lake) -> list[tuple[Any, ...]]:

@@ -10,19 +10,23 @@ from typing import Any
 
 import httpx
 import msgspec
+import pyarrow as pa
 import pytest
 
 from dc_platform.broker.records import Record
 from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.parquet import write_file
+from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.search.analysis import Analyzer
 from dc_platform.search.build import Builder
 from dc_platform.search.language import parse
 from dc_platform.serving.query import QueryError
-from dc_platform.serving.search import SearchRequest
+from dc_platform.serving.search import Search, SearchRequest
 from dc_platform.serving.view import View
 from dc_platform_tests.helpers.compaction import compact_all
 from dc_platform_tests.helpers.events import NOW, some_uuid
+from dc_platform_tests.helpers.lake import DAY, older, silver_row
 from dc_platform_tests.helpers.landing import committer
 from dc_platform_tests.helpers.records import block, gateway_line
 from dc_platform_tests.helpers.search import QUERIES, TEXTS, matches
@@ -226,6 +230,30 @@ def test_without_an_index_everything_is_looked_through(tmp_path: Path) -> None:
 
 
 # --- whose events ---
+
+
+def test_files_of_an_older_release_are_shown_beside_newer_ones(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    spec = older(SILVER_EVENTS)
+    served.lake.ensure(spec)
+    rows = [
+        silver_row(
+            n, event_id=some_uuid(n), payload='{"message": "disk"}', event_time=NOW * 1000 + n
+        )
+        for n in (101, 102)
+    ]
+    table = pa.Table.from_pylist(rows, schema=spec.file_schema)
+    file = write_file(served.lake, spec, table, partition=DAY)
+    LakeTable(served.lake, spec).commit([file], txns={}, exact=True)
+    # Whoever opens it next adds the columns.
+    lake = Lake(served.settings.lake)
+    expected = ids_of([event(n) for n in (1, 2, 101, 102)])
+    newer = view(lake, [record([event(1, "disk"), event(2, "disk")], 0)])
+    search = Search(served.settings, lake, served.engine)
+    for _ in range(2):
+        answer = search.answer(newer, SearchRequest(query="disk"), tenant_id="default")
+        assert {found["eventId"] for found in answer["results"]} == expected
+        Builder(served.settings).build()
 
 
 def test_a_tenant_finds_its_own_events_alone(tmp_path: Path) -> None:
