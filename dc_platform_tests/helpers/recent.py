@@ -10,7 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from dc_platform.contracts.tables import LEDGER, SILVER_EVENTS, SILVER_QUARANTINE, TableSpec
+from dc_platform.contracts.ops_tables import LEDGER
+from dc_platform.contracts.tables import (
+    BRONZE_EVENTS,
+    SILVER_EVENTS,
+    SILVER_QUARANTINE,
+    TableSpec,
+)
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.table import LakeTable
 from dc_platform.serving.chunks import Chunk
@@ -29,7 +35,7 @@ class Recent(Served):
         self.now_ms = time.time_ns() // 1_000_000
         self._numbers = iter(range(10**9))
         self._waiting: list[Chunk] = []
-        for spec in (SILVER_EVENTS, SILVER_QUARANTINE, LEDGER):
+        for spec in (BRONZE_EVENTS, SILVER_EVENTS, SILVER_QUARANTINE, LEDGER):
             self.lake.ensure(spec)
         self.look()
 
@@ -86,6 +92,15 @@ class Recent(Served):
         ]
         schema = SILVER_QUARANTINE.file_schema
         self._append(SILVER_QUARANTINE, pa.Table.from_pylist(rows, schema=schema))
+
+    def keep(self, ago_ms: int, verdicts: Iterable[str]) -> None:
+        """Commit rows with these verdicts as one file of bronze."""
+        at = (self.now_ms - ago_ms) * 1000
+        row = {"tenant_id": "default", "source_id": "s", "received_at": at, "processed_at": at}
+        address = {"kafka_partition": 0, "kafka_offset": 0, "kafka_index": 0}
+        rows = [{**row, **address, "verdict": verdict} for verdict in verdicts]
+        schema = BRONZE_EVENTS.file_schema
+        self._append(BRONZE_EVENTS, pa.Table.from_pylist(rows, schema=schema))
 
     def balance(self, **columns: Any) -> None:
         """Commit one row of the ledger, of this hour."""

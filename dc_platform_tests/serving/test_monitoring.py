@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from dc_platform.contracts import blocks
+from dc_platform.contracts.tables import SILVER_EVENTS, TABLES
 from dc_platform.registry.sources import SourceType
+from dc_platform.retention.conditions import of_person
+from dc_platform.retention.erase import Eraser, Stubs
 from dc_platform.serving import monitor, rollup
 from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.recent import Recent, Row
@@ -187,6 +191,32 @@ def test_a_tenant_sees_nothing_of_another(recent: Recent) -> None:
     assert sizes["silver.events"]["rows"] == 5
 
 
+def test_what_sampling_left_out_or_was_deleted_is_not_rejected(recent: Recent) -> None:
+    recent.reject([20_000], "missing_field")
+    recent.keep(20_000, [blocks.REJECTED, blocks.SAMPLED, blocks.SAMPLED, blocks.DELETED])
+    recent.look()
+    door = Door(recent)
+    seen = ask(door, "overview")["rejected"]
+    assert seen["events"] == 1
+    assert [row["reason"] for row in seen["byReason"]] == ["missing_field"]
+    sizes = {table["table"]: table["rows"] for table in ask(door, "tables")["tables"]}
+    assert sizes["bronze.events"] == 4
+
+
+def test_a_deletion_takes_its_events_out_of_the_figures(recent: Recent) -> None:
+    payload = '{"userId":"u1"}'
+    recent.land([*([recent.event(20_000)] * 3), recent.event(20_000, payload=payload)])
+    recent.look()
+    door = Door(recent)
+    assert ask(door, "overview")["received"]["events"] == 4
+    person = of_person("default", "userId", "u1")
+    Eraser(recent.lake, "d", Stubs(needless_before=0)).erase(SILVER_EVENTS, person)
+    recent.look()
+    assert ask(door, "overview")["received"]["events"] == 3
+    sizes = {table["table"]: table["rows"] for table in ask(door, "tables")["tables"]}
+    assert sizes["silver.events"] == 3
+
+
 def test_sources_have_their_names(recent: Recent) -> None:
     door = Door(recent)
     source, _key = door.sources.create("checkout", SourceType.SERVER)
@@ -358,6 +388,7 @@ def test_tables_have_rows_bytes_and_files(recent: Recent) -> None:
     recent.land([recent.event(20_000)] * 2)
     recent.look()
     sizes = {table["table"]: table for table in ask(Door(recent), "tables")["tables"]}
+    assert list(sizes) == [spec.name for spec in TABLES]
     assert recent.view is not None
     silver = sizes["silver.events"]
     assert (silver["rows"], silver["files"], silver["version"]) == (5, 2, 2)

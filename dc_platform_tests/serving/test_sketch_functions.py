@@ -6,6 +6,7 @@ import random
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -16,10 +17,12 @@ from dc_platform.gold import quantiles, sketches
 from dc_platform.gold.sketches_hourly import sketches_of
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.refusals import refusal
-from dc_platform.serving.rows import QueryTimeoutError
+from dc_platform.serving.rows import Clock, QueryTimeoutError
 from dc_platform_tests.gold.conftest import HOUR, event
+from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.lake import commit_rows, silver_table
 from dc_platform_tests.helpers.serving import Served, view
+from dc_platform_tests.helpers.serving_http import Door
 
 HOURS = 4
 USERS = 3000
@@ -215,14 +218,59 @@ def test_merging_ends_when_nobody_waits_for_it(served: Served) -> None:
         "select case when i < 150000 then 0 else hll_estimate(l) end from range(200000) t(i),"
         f" (select list(unhex('{blob}')) as l from range(800))"
     )
-    with served.engine.run_sql(sql, served.view, tenant_id="default") as rows:
+    clocks: list[Clock] = []
+    with served.engine.run_sql(sql, served.view, tenant_id="default", starts=clocks.append) as rows:
         batches = iter(rows)
         next(batches)
-        timer = threading.Timer(0.3, rows.interrupt)
+        timer = threading.Timer(0.3, clocks[0].interrupt)
         timer.start()
         with pytest.raises(duckdb.Error):
             list(batches)
         timer.join()
+
+
+def test_merging_ends_when_nobody_waits_for_its_first_row(served: Served) -> None:
+    assert served.view is not None
+    timers = []
+
+    def starts(clock: Clock) -> None:
+        timers.append(threading.Timer(0.3, clock.interrupt))
+        timers[0].start()
+
+    with (
+        pytest.raises(duckdb.Error),
+        served.engine.run_sql(LONG, served.view, tenant_id="default", starts=starts) as rows,
+    ):
+        rows.read_all()
+    timers[0].join()
+
+
+def test_a_table_of_estimates_and_of_sketches(served: Served) -> None:
+    door = Door(served)
+
+    def table(sql: str, limit: int) -> dict[str, Any]:
+        body = {"sql": sql, "format": "table", "limit": limit, "parameters": ["c"]}
+        answer = request(door.app, "POST", "/api/v1/sql", headers=door.headers, json=body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    merged = table(
+        "select source_id, hll_estimate(list(users_hll)) as users from gold.sketches_hourly"
+        " where source_id <> ? group by all order by all",
+        1,
+    )
+    assert merged["columns"] == [
+        {"name": "source_id", "kind": "text"},
+        {"name": "users", "kind": "number"},
+    ]
+    assert merged["rows"] == [["a", pytest.approx(USERS / 2, rel=0.02)]]
+    assert merged["more"]
+    # As the dashboard looks at a table.
+    whole = table("select * from gold.sketches_hourly where source_id <> ?", 100)
+    assert {"name": "users_hll", "kind": "other"} in whole["columns"]
+    assert len(whole["rows"]) == 12
+    assert not whole["more"]
 
 
 def test_the_examples_of_the_docs_run(served: Served) -> None:
