@@ -134,6 +134,8 @@ class Compiled:
         operator, value = condition.operator, condition.value
         if column == "tags" and operator != "exists":
             raise QueryError("filter on metadata.tags: name the tag, as in metadata.tags.region")
+        if column == "flags" and operator not in ("contains", "exists"):
+            raise QueryError("filter on metadata.flags: use contains, or exists")
         if operator == "exists":
             text = field_sql(condition.field, self._parameters)
             return f"{text} is {'not ' if value is not False else ''}null"
@@ -235,7 +237,7 @@ class Compiled:
 
 EVENT_COLUMNS = (
     "event_id, client_event_id, source_id, event_time, event_type, payload, received_at,"
-    " processed_at, schema_version, tags"
+    " processed_at, schema_version, tags, flags"
 )
 
 
