@@ -116,7 +116,7 @@ def test_the_assets_are_documented_and_partitioned_by_day() -> None:
 
 @pytest.mark.usefixtures("counted")
 def test_the_job_reports_the_days_that_it_changed(lake: Lake, instance: dg.DagsterInstance) -> None:
-    land(lake, [event(1), event(2, 3), event(3, -4000)])
+    land(lake, [event(1), event(2, 3), event(3, -12_000)])
     assert gold_job.execute_in_process(instance=instance).success
     assert gold(lake) == expected(lake)
     for spec in DBT_TABLES:
