@@ -30,3 +30,22 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     port, controller = free_ports(2)
     with LocalKafka(tmp_path_factory.mktemp("kafka"), port, controller) as broker:
         yield broker
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What two workers share out (`make test`): files, or the folders whose tests share a broker.
+
+    All that starts a whole stack is one share, and the first: two stacks side by side would wait for
+    the two cores, one beside tests that compute does not.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_share(item)))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _share(item) != "stacks")
+
+
+def _share(item: pytest.Item) -> str:
+    folder = item.path.parent.name
+    if folder == "e2e" or item.get_closest_marker("stack") or item.get_closest_marker("trino"):
+        return "stacks"
+    return folder if folder in ("broker", "faults", "registry") else str(item.path)

@@ -169,13 +169,14 @@ def _replay(
     first, last = between
     migrate(configured.registry)
     database = Database(configured.registry)
-    known = Sources(database) if configured.unknown_sources == "quarantine" else None
+    accept = configured.unknown_sources == "accept"
+    now = today(Sources(database), accept_unknown=accept)
     lake = Lake(configured.lake)
     done = Replayed()
     try:
         for day in days_of(lake):
             if (first is None or day >= first) and (last is None or day <= last):
-                done.add(replay_day(configured, lake, day, asked, now=today(known)))
+                done.add(replay_day(configured, lake, day, asked, now=now))
     finally:
         database.close()
     return done

@@ -1,8 +1,8 @@
 """Fields of an event, as people name them, to SQL. Pure: names become quoted paths and parameters.
 
 A field is one of the envelope's names (design 3.2: eventId, sourceId, timestamp, eventType,
-metadata.receivedAt, metadata.processedAt, metadata.version, metadata.tags.NAME, metadata.flags) or
-else a path into the payload: `userId`, `cart.items[0].price`, with or without a leading `payload.`.
+metadata.receivedAt, metadata.processedAt, metadata.version, metadata.tags.NAME, metadata.flags) or else
+a path into the payload: `userId`, `cart.items[0].price`, with or without a leading `payload.`.
 """
 
 from __future__ import annotations

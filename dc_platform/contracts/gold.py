@@ -9,11 +9,9 @@ from __future__ import annotations
 import pyarrow as pa
 
 from dc_platform.contracts.sketch_tables import SKETCH_TABLES
-from dc_platform.contracts.spec import TIMESTAMP
+from dc_platform.contracts.spec import SUM, TIMESTAMP
 from dc_platform.contracts.spec import GoldSpec as GoldSpec
 
-# Exact sums: 29 digits before the point, 9 behind it.
-DECIMAL = pa.decimal128(38, 9)
 # Numbers from this one on are counted as `value_outside`; 10^11 smaller ones still have a sum.
 VALUE_LIMIT = 10**18
 
@@ -40,7 +38,7 @@ EVENTS_HOURLY = GoldSpec(
             ("unique_users", pa.int64()),
             ("value_count", pa.int64()),
             ("value_outside", pa.int64()),
-            ("value_sum", DECIMAL),
+            ("value_sum", SUM),
             ("value_min", pa.float64()),
             ("value_max", pa.float64()),
             ("value_avg", pa.float64()),

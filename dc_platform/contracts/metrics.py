@@ -86,7 +86,7 @@ class Definition:
 def _check(member: str, field: str) -> None:
     if not 0 < len(field) <= 512:
         raise MetricError(f"{member}: 1 to 512 characters")
-    if column_of(field) in ("payload", "tags"):
+    if column_of(field) in ("payload", "tags", "flags"):
         raise MetricError(f"{member}: name what is in {field}, as in {field}.region")
     try:
         field_sql(field, Parameters())

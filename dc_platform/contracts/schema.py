@@ -22,7 +22,7 @@ from dc_platform.errors import PlatformError
 MAX_FIELDS = 500
 MAX_VALIDATIONS = 1_000
 # As a path of a query (`serving.query`): these characters mean something in it.
-_NAME = re.compile(r"[^.\[\]\"'\\*\x00-\x1f]+(?:\.[^.\[\]\"'\\*\x00-\x1f]+)*")
+FIELD_PATH = re.compile(r"[^.\[\]\"'\\*\x00-\x1f]+(?:\.[^.\[\]\"'\\*\x00-\x1f]+)*")
 
 
 class SchemaError(PlatformError):
@@ -147,7 +147,7 @@ def _check(definition: Definition) -> None:
         )
     by_name: dict[str, Field] = {}
     for field in fields:
-        if not _NAME.fullmatch(field.name):
+        if not FIELD_PATH.fullmatch(field.name):
             raise SchemaError(
                 f"field {field.name!r}: a name is a path like user.id, without brackets, quotes,"
                 " backslashes and stars"

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from dc_platform.contracts.spec import TIMESTAMP, GoldSpec
+from dc_platform.contracts.spec import SUM, TIMESTAMP, GoldSpec
 
 DIMENSIONS = pa.map_(pa.string(), pa.string())
-# Exact sums: 29 digits before the point, 9 behind it.
-SUM = pa.decimal128(38, 9)
 
 _SHARED_DOCS = {
     "hour": "Hour (UTC) of the events.",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+# Exact sums: 29 digits before the point, 9 behind it.
+SUM = pa.decimal128(38, 9)
 # Columns that say where in Kafka an event is.
 ADDRESS = [
     ("topic_id", pa.string()),

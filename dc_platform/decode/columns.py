@@ -33,15 +33,21 @@ class KnownSources(Protocol):
 
 
 class AnySource:
-    """Accepts every source into the default tenant (`DCP_UNKNOWN_SOURCES=accept`); asks nothing."""
+    """Accepts every source, into the default tenant where `known` does not say another
+    (`DCP_UNKNOWN_SOURCES=accept`); asks what `known` asks.
+    """
+
+    def __init__(self, known: KnownSources | None = None) -> None:
+        self._known = known
 
     def tenant_of(self, source_id: str, at_ms: int) -> str | None:
-        """Always the default tenant."""
-        return blocks.DEFAULT_TENANT
+        """Never none."""
+        known = None if self._known is None else self._known.tenant_of(source_id, at_ms)
+        return known or blocks.DEFAULT_TENANT
 
     def rules_of(self, source_id: str, at_ms: int) -> Rules | None:
-        """Always none."""
-        return None
+        """What is asked of a source that is known."""
+        return None if self._known is None else self._known.rules_of(source_id, at_ms)
 
 
 def is_utf8(text: bytes) -> bool:

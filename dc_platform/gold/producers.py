@@ -82,8 +82,7 @@ class Producers:
 def extras_of(settings: Settings) -> Extras:
     """What a platform's settings and registry say."""
     migrate(settings.registry)
-    fields = [name.strip() for name in settings.sketch_items.split(",") if name.strip()]
-    return Extras(fields, Metrics(Database(settings.registry)))
+    return Extras(settings.sketch_item_fields, Metrics(Database(settings.registry)))
 
 
 def _hours(work: Work) -> list[datetime]:

@@ -132,7 +132,7 @@ def _run(
         for number, part in enumerate(in_parts(work, _ROWS_AT_ONCE)):
             directory = root / str(number)
             directory.mkdir()
-            _one(lake, cache, part, producers, directory, report, reached)
+            _one(lake, cache, part, extras, directory, report, reached)
     report.seconds += round(time.monotonic() - begun, 3)
     report.cpu_seconds += round(_cpu_seconds() - used, 3)
     return report
@@ -165,7 +165,7 @@ def _one(
     lake: Lake,
     cache: Path,
     work: Work,
-    producers: Producers,
+    extras: Extras,
     root: Path,
     report: Report,
     reached: Reached,
@@ -174,6 +174,8 @@ def _one(
     for attempt in range(_RETRIES):
         # Not what the whole run pinned: each part and attempt is of the newest versions.
         pinned = Pinned(lake)
+        # After the tables: definitions that another run has covered by then are these, or newer ones.
+        producers = extras.pinned()
         work = completed(pinned, work)
         directory = root / str(attempt)
         directory.mkdir()

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 # In turn the first one is not refused; out of turn (a frozen writer has it) one of a few is not.
 _RETRIES = 20
 # Commits that neither take a row from silver nor change one.
-_HARMLESS = ("dcp.commit", "dcp.compaction")
+_HARMLESS = ("dcp.commit", "dcp.compaction", "dcp.tier")
 # A file that is half as old as replaced files get is not committed; copied it is new.
 _YOUNG = 0.25
 

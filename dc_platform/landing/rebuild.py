@@ -192,6 +192,9 @@ def _judged(rows: pa.Table, added: Mapping[str, Any]) -> pa.Table:
         if field.name in _MISSING:
             column = added.get(field.name)
             columns.append(pa.nulls(len(rows), field.type) if column is None else column)
+        elif field.name == "sample_rate":
+            # Rows of a lake that is older than sampling.
+            columns.append(rows[field.name].fill_null(1.0))
         else:
             columns.append(rows[field.name])
     return pa.table(columns, names=JUDGED.names).cast(JUDGED)

@@ -84,11 +84,15 @@ class Replay:
     dry_run: bool = False
 
 
-def today(sources: Sources | None) -> Today:
-    """What is asked of events now; without `sources` each may send anything."""
+def today(sources: Sources | None, *, accept_unknown: bool = False) -> Today:
+    """What is asked of events now; without `sources` each may send anything. With `accept_unknown`
+    sources that nobody registered may send, too.
+    """
     if sources is None:
         return Today(AnySource())
-    return Today(SourceHistory(sources), FloorHistory(Retention(sources.database)))
+    history = SourceHistory(sources)
+    known = AnySource(history) if accept_unknown else history
+    return Today(known, FloorHistory(Retention(sources.database)))
 
 
 def replay_day(

@@ -35,7 +35,7 @@ SLOT_TAG = "dc_platform/slot"
 
 # One partition per ingest date, UTC; hours are rows (an hourly key per hour since 2000 would pass
 # Dagster's 100,000). Today is a partition from its first minute on.
-DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_offset=1)
+DAYS = dg.DailyPartitionsDefinition(start_date="2000-01-01", end_offset=1)
 
 # Days of a backfill that one run builds: importing Dagster costs more than a day that did not change.
 # Not all of them: when one fails, the days of its run are to be done again.

@@ -70,14 +70,14 @@ def quarantine_replay(
     except ConfigurationError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     database = Database(configured.registry)
-    known = Sources(database) if configured.unknown_sources == "quarantine" else None
+    accept = configured.unknown_sources == "accept"
     try:
         done = replay_day(
             configured,
             Lake(configured.lake),
             date.fromisoformat(context.partition_key),
             replay,
-            now=today(known),
+            now=today(Sources(database), accept_unknown=accept),
             reached=armed(configured.crash_at),
         )
     finally:

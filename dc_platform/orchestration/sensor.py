@@ -29,9 +29,7 @@ from dc_platform.orchestration.assets import (
     TOPIC_KEY,
     landing_job,
     landing_request,
-    silver_events,
 )
-from dc_platform.orchestration.gold import gold_tables
 from dc_platform.registry.database import Database
 from dc_platform.registry.leases import Lease, Leases
 from dc_platform.settings import settings
@@ -181,12 +179,16 @@ def _situation(lag: int, living: Mapping[int, Lease], starting: list[Starting]) 
     return f"lag {lag} records, {holders}, {len(starting)} starting"
 
 
+# All pools that there are; a test holds it.
+POOLS = ("silver_events_backfill", "gold_backfill", "quarantine_replay", "retention")
+
+
 def _limit_backfills(instance: dg.DagsterInstance) -> None:
     """Make the pools known: Dagster lets the first runs of one that it has not met pass unlimited."""
     storage = instance.event_log_storage
     known = storage.get_concurrency_keys()
-    for pool in (silver_events.op.pool, gold_tables.op.pool):
-        if pool and pool not in known:
+    for pool in POOLS:
+        if pool not in known:
             storage.initialize_concurrency_limit_to_default(pool)
 
 

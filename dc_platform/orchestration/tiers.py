@@ -5,12 +5,14 @@ soon as somebody asks for a deletion.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
+from dc_platform.contracts.ops_tables import DELETIONS
 from dc_platform.orchestration.assets import BRONZE_KEY, OWNERS, QUARANTINE_KEY, SILVER_KEY
-from dc_platform.orchestration.metadata import tiers_plot
+from dc_platform.orchestration.metadata import column_schema, tiers_plot
 from dc_platform.registry.database import Database, migrate
 from dc_platform.registry.retention import Deletion, Retention
 from dc_platform.retention.deletion import Outcome
@@ -33,6 +35,12 @@ def _registry() -> Iterator[Retention]:
         database.close()
 
 
+# Made once a day; one that fails is noticed the day after.
+_FRESH = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)
+)
+
+
 @dg.asset(
     key=RETENTION_KEY,
     deps=[BRONZE_KEY, SILVER_KEY, QUARANTINE_KEY],
@@ -41,6 +49,8 @@ def _registry() -> Iterator[Retention]:
     owners=OWNERS,
     description="What the retention policies and deletions by person take away, with the proof that no"
     " file has it any more, and the tiers that old files lie in.",
+    freshness_policy=_FRESH,
+    metadata={"dagster/column_schema": column_schema(DELETIONS)},
     pool="retention",
 )
 def retention(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:

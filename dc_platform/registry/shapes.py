@@ -9,13 +9,11 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from dc_platform.contracts.schema import SchemaError
+from dc_platform.contracts.schema import FIELD_PATH, SchemaError
 from dc_platform.contracts.shapes import Enrichment, Shape, TypedField
 from dc_platform.registry.database import Database
 from dc_platform.registry.models import EnrichmentRow, SchemaBindingRow, SchemaRow, SourceRow
 from dc_platform.registry.schema_rows import living, versions_of
-
-_PATH = re.compile(r"[^.\[\]\"'\\*\x00-\x1f]+(?:\.[^.\[\]\"'\\*\x00-\x1f]+)*")
 
 
 class Shapes:
@@ -38,7 +36,7 @@ class Shapes:
         """Join the rows of `ref.<reference>` by a field of a schema, or no longer (None); False when
         there is no such schema. Raises SchemaError for what is no path into the payload.
         """
-        if not _PATH.fullmatch(field):
+        if not FIELD_PATH.fullmatch(field):
             raise SchemaError(f"{field!r} is no path into the payload: write it as in user.id")
         with self._database.change() as session:
             row = living(session, tenant_id, schema_id)

@@ -18,8 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from dc_platform.contracts.tables import SILVER_EVENTS, TABLES, TableSpec
+from dc_platform.lake.sql import sql_list, sql_text, table_sql
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import LakeTable, Snapshot, sql_list, table_sql
+from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.serving.guard import OWN, Guard, view_name
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
 from dc_platform.serving.rows import Clock, Rows
@@ -129,7 +130,7 @@ class Engine:
             cursor.register("tail", view.tail)
             cursor.execute(
                 f"create temp view events as select * from ({view.union_sql(from_us, to_us)})"
-                f" where tenant_id = {_literal(tenant_id)}"
+                f" where tenant_id = {sql_text(tenant_id)}"
             )
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
@@ -155,10 +156,12 @@ class Engine:
         self, cursor: duckdb.DuckDBPyConnection, table: str, view: View, tenant_id: str
     ) -> None:
         name = view_name(table)
-        where = f"where tenant_id = {_literal(tenant_id)}"
+        where = f"where tenant_id = {sql_text(tenant_id)}"
         if table == "events" or table.startswith("typed."):
             cursor.register("tail", view.tail)
-        events = f"select * from ({view.union_sql()}) {where}"
+            events = f"select * from ({view.union_sql()}) {where}"
+        else:
+            events = ""
         if table == "events":
             body = events
         elif OWN.fullmatch(table):
@@ -178,7 +181,3 @@ class Engine:
             yield cursor
         finally:
             cursor.close()
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -14,7 +14,7 @@ from typing import Any
 from dc_platform.contracts.fields import json_path, number_sql, quoted
 from dc_platform.contracts.shapes import Shape, TypedField, column_names
 from dc_platform.lake.reference import Reference
-from dc_platform.lake.table import sql_list
+from dc_platform.lake.sql import sql_list, sql_text
 from dc_platform.serving.view import COLUMNS, SCHEMA
 
 
@@ -25,11 +25,11 @@ def typed_sql(shape: Shape, references: Mapping[str, Reference], events: str) ->
         f"{_value(field)} as {quoted(name)}"
         for name, field in zip(names, shape.fields, strict=True)
     ]
-    where = f"e.source_id in ({', '.join(map(text_literal, shape.source_ids))})"
+    where = f"e.source_id in ({', '.join(map(sql_text, shape.source_ids))})"
     if not shape.source_ids:
         where = "false"
     elif shape.event_type is not None:
-        where += f" and e.event_type = {text_literal(shape.event_type)}"
+        where += f" and e.event_type = {sql_text(shape.event_type)}"
     taken = {name.lower() for name in (*SCHEMA.names, *names)}
     joins, more = [], []
     for number, enrichment in enumerate(shape.enrichments):
@@ -40,18 +40,13 @@ def typed_sql(shape: Shape, references: Mapping[str, Reference], events: str) ->
         joins.append(
             f" left join read_parquet({sql_list(reference.paths)}) {alias}"
             f" on {alias}.{quoted(reference.key)}::varchar ="
-            f" (e.payload ->> {text_literal(json_path(enrichment.field))})"
+            f" (e.payload ->> {sql_text(json_path(enrichment.field))})"
         )
         for column in reference.columns.names:
             name = _free(f"{enrichment.reference}_{column}", taken)
             more.append(f"{alias}.{quoted(column)} as {quoted(name)}")
     selected = ", ".join([*(f"e.{name}" for name in COLUMNS.split(", ")), *fields, *more])
     return f"select {selected} from ({events}) e{''.join(joins)} where {where}"
-
-
-def text_literal(text: str) -> str:
-    """A string in SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -64,7 +59,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _value(field: TypedField) -> str:
-    path = text_literal(json_path(field.name))
+    path = sql_text(json_path(field.name))
     text = f"(e.payload ->> {path})"
     kind = f"json_type(e.payload, {path})"
     value, sql_type = {
@@ -86,5 +81,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return text_literal(value)
-    return text_literal(json.dumps(value))
+        return sql_text(value)
+    return sql_text(json.dumps(value))

@@ -70,7 +70,7 @@ def test_rows_too_large_to_sort_are_merged_as_they_come(silver: Lake) -> None:
 def test_a_sort_without_memory_merges_as_they_come(
     silver: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rewrite, "_SORT_MEMORY_MB", 8)
+    monkeypatch.setattr(rewrite, "SORT_MEMORY_MB", 8)
     monkeypatch.setattr(rewrite, "_SORT_ROWS", 1)
     files = [large(silver, 100, 100_000, n * 100) for n in (1, 0)]
     table = commit(silver, files)

@@ -15,6 +15,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.orchestration.assets import SILVER_KEY, silver_events
 from dc_platform.orchestration.backup import lake_backup
 from dc_platform.orchestration.maintenance import PRUNED_JOBS, lake_files
+from dc_platform.orchestration.sensor import POOLS
 from dc_platform.settings import settings
 from dc_platform_tests.helpers.landing import CLOCK, RECORDS, batch, committer, lines
 from dc_platform_tests.helpers.records import block
@@ -25,6 +26,7 @@ KEYS = sorted(GRAPH.get_all_asset_keys())
 NEVER_STALE = {
     "kafka/events": "Dagster judges materializations alone; of the topic there are observations",
     "silver/quarantine": "a day without a rejected event is a good one",
+    "silver/quarantine_replay": "people ask for it, after a fix",
     "ops/backup": "until DCP_BACKUP_URI is set there are none",
 }
 
@@ -124,3 +126,12 @@ def test_a_backup_is_an_asset_with_its_figures(instance: dg.DagsterInstance) -> 
     assert event.metadata["backups"].value == 1
     assert event.metadata["new files"].value == 4
     assert "| silver.events | 1 | 6 | 1 |" in str(event.metadata["tables"].value)
+
+
+def test_every_pool_is_made_known_before_its_first_run() -> None:
+    found = {
+        assets.op.pool
+        for assets in defs.assets or ()
+        if isinstance(assets, dg.AssetsDefinition) and assets.op.pool
+    }
+    assert found == set(POOLS)

@@ -153,6 +153,8 @@ def test_a_tail_that_begins_anew_hides_nothing(
 
     monkeypatch.setattr(tail_module, "is_valid", sometimes)
     with polled(tail) as seen:
+        # Before it fails: a poll takes longer than the tail may need to read an event.
+        wait_for(lambda: seen)
         tail.write(4)
         tail.wait_count(4)
     assert not failures
