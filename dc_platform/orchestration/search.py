@@ -66,18 +66,19 @@ _COLUMNS = {
 def search_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Builds until nothing has waited for a minute, ten minutes at most."""
     builder = Builder(settings())
-    begun = last = time.monotonic()
+    begun = time.monotonic()
     built = [builder.build()]
+    last = time.monotonic()
     while time.monotonic() - begun < _RUN_SECONDS and time.monotonic() - last < _IDLE_SECONDS:
         time.sleep(_LOOK_SECONDS)
         if not builder.behind().is_due(settings()):
             continue
-        last = time.monotonic()
         try:
             built.append(builder.build())
         except CommitConflictError as error:
             # `dcp search rebuild`: what it builds is as good.
             context.log.info(str(error))
+        last = time.monotonic()
     sums = {
         "events added": sum(each.added for each in built),
         "files removed": sum(each.removed for each in built),

@@ -180,7 +180,10 @@ def _situation(lag: int, living: Mapping[int, Lease], starting: list[Starting]) 
 
 
 # All pools that there are; a test holds it.
-POOLS = ("silver_events_backfill", "gold_backfill", "quarantine_replay", "retention")
+POOLS = (
+    *("silver_events_backfill", "gold_backfill", "quarantine_replay", "retention"),
+    "search_index",
+)
 
 
 def _limit_backfills(instance: dg.DagsterInstance) -> None:
