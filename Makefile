@@ -35,6 +35,7 @@ run: setup  ## start the whole stack, bring real events through it, stay up unti
 
 test: setup  ## all tests, on real Kafka, Dagster, DuckDB and Trino
 	$(BIN)/dcp stack fetch --with trino
+	$(BIN)/python -m dc_platform_tests.helpers.browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -33,7 +33,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What two workers share out (`make test`): files, or the folders whose tests share a broker.
+    """What two workers share out (`make test`): files, or the folders whose tests share a broker
+    or a browser.
 
     All that starts a whole stack is one share, and the first: two stacks side by side would wait for
     the two cores, one beside tests that compute does not.
@@ -48,4 +49,4 @@ def _share(item: pytest.Item) -> str:
     folder = item.path.parent.name
     if folder == "e2e" or item.get_closest_marker("stack") or item.get_closest_marker("trino"):
         return "stacks"
-    return folder if folder in ("broker", "faults", "registry") else str(item.path)
+    return folder if folder in ("broker", "dashboard", "faults", "registry") else str(item.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,10 +15,13 @@ from dc_platform_tests.helpers.recent import Recent
 from dc_platform_tests.helpers.serving_http import Door
 
 
-def told(door: Door, path: str = "overview") -> Any:
-    """What serving says now."""
-    answer = httpx.get(f"{door.url}/api/v1/monitoring/{path}", headers=door.headers)
-    return answer.json()
+def held(page: Any) -> Any:
+    """What serving said last to the page, which asks no more: as time goes events leave its window."""
+    asked: list[Any] = []
+    page.on("request", lambda request: "/overview" in request.url and asked.append(request))
+    page.click("#pause")
+    until(page, "document.querySelector('#state').dataset.state === 'paused'")
+    return asked[-1].response().json()
 
 
 def texts(page: Any, selector: str) -> list[str]:
@@ -33,16 +37,20 @@ def as_before(door: Door) -> Iterator[None]:
     door.tail.view, door.tail.kafka_answers = view, True
 
 
-def test_the_figures_of_now(look: Look, door: Door) -> None:
+def test_the_figures_of_now(look: Look) -> None:
     page = look()
-    said = told(door)
+    assert page.inner_text("#state-text").startswith("Live, ")
+    said = held(page)
+    shown = re.findall(r"[\d.]+", page.inner_text("#tile-rate"))
+    rates = [said["received"][name] for name in ("current", "avg", "max")]
+    assert [float(text) for text in shown] == pytest.approx(rates, abs=0.5)
     assert page.inner_text("#tile-lag .big") == "1,234"
     assert page.inner_text("#tile-rejected .sub") == (
         f"11 rejected, {said['received']['events']:,} accepted"
     )
     assert page.inner_text("#tile-latency .big") == f"{said['latency']['p99'] / 1000:.1f} s"
     assert page.inner_text("#tile-fresh .sub") == "silver is at version 1"
-    assert page.inner_text("#state-text").startswith("Live, ")
+    assert page.inner_text("#tile-fresh .big").endswith(" old")
 
 
 def test_the_rate_by_source_and_in_total(look: Look) -> None:
@@ -62,15 +70,17 @@ def test_lag_by_partition(look: Look) -> None:
     assert page.inner_text("#border").startswith("version 1, landed ")
 
 
-def test_latency(look: Look, door: Door) -> None:
+def test_latency(look: Look) -> None:
     page = look()
-    p50, p99 = (told(door)["latency"][name] / 1000 for name in ("p50", "p99"))
+    assert page.locator("#chart-latency canvas").count() == 1
+    latency = held(page)["latency"]
+    p50, p99 = (latency[name] / 1000 for name in ("p50", "p99"))
     assert page.inner_text("#latency-sub") == f"p50 {p50:.1f} s, p99 {p99:.1f} s"
 
 
-def test_the_largest_types_sources_and_reasons(look: Look, door: Door) -> None:
+def test_the_largest_types_sources_and_reasons(look: Look) -> None:
     page = look()
-    said = told(door)
+    said = held(page)
     for name, key in (("types", "eventType"), ("sources", "name")):
         rows = {"types": said["eventTypes"], "sources": said["sources"]}[name]
         assert texts(page, f"#{name} .bar-name") == [row[key] or row["sourceId"] for row in rows]
@@ -91,13 +101,30 @@ def test_health_and_alerts(look: Look, door: Door, as_before: None) -> None:
     assert page.inner_text("#announce").startswith("Unhealthy. ")
 
 
+def test_an_hour_that_does_not_balance_is_an_alert(look: Look, door: Door) -> None:
+    assert isinstance(door.served, Recent)
+    door.served.balance(tenant_id="wronged", received=3, landed=1, missing=2)
+    page = look(signed_in=False)
+    page.fill("#token", door.token_of("wronged"))
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#alerts [data-severity=CRITICAL]")
+    assert "missing" in page.inner_text("#alerts")
+    assert "dcp audit" in page.inner_text("#alerts")
+
+
 def test_tables_and_a_look_at_one(look: Look, door: Door) -> None:
     page = look()
     page.wait_for_selector("#tables tbody tr")
-    sizes = {table["table"]: table for table in told(door, "tables")["tables"]}
-    assert texts(page, "#tables code") == list(sizes)
+    answer = httpx.get(f"{door.url}/api/v1/monitoring/tables", headers=door.headers).json()
+    sizes = {table["table"]: table for table in answer["tables"]}
+    assert texts(page, "#tables th > code") == list(sizes)
     silver = page.locator("#tables tr", has_text="silver.events")
-    assert silver.locator("td").nth(0).inner_text() == f"{sizes['silver.events']['rows']:,}"
+    own = sizes["silver.events"]
+    figures = silver.locator("td").all_inner_texts()
+    assert (figures[0], figures[2]) == (f"{own['rows']:,}", str(own["files"]))
+    assert figures[1] == f"{round(own['bytes'] / 1000, 1):g} KB"
+    # What a description has in backticks is code.
+    assert page.locator("#tables .muted code").first.inner_text() == "result"
     page.get_by_role("button", name="Look at silver.quarantine").click()
     page.wait_for_selector("#result-table td")
     assert page.input_value("#sql") == "select * from silver.quarantine limit 100"

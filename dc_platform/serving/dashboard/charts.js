@@ -65,7 +65,8 @@ export class TimeChart {
       ms: 1,
       legend: { show: false },
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
-      padding: [8, 8, 0, 0],
+      // Half of a time of day stands beyond the last tick.
+      padding: [8, 20, 0, 0],
       scales: { y: { range: (_chart, _low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       axes: [
         { ...axis, size: 26, space: 70, grid: { show: false }, values: (_chart, ticks) => ticks.map(tickFormat(this.#span())) },

@@ -106,7 +106,7 @@ function drawLists({ eventTypes, sources, rejected }) {
 const COMPONENTS = {
   ingestion: ["Ingestion", ({ throughput }) => `${count(throughput)} events/s arrive`],
   processing: ["Processing", ({ lag }) => `${count(lag)} events wait`],
-  storage: ["Storage", ({ used }) => `${used} of the disk used`],
+  storage: ["Storage", ({ used }) => `${used} used`],
 };
 
 function drawHealth({ health, alerts, ledgerMade }) {
@@ -133,6 +133,9 @@ function calm(ledgerMade) {
   return `No component is unwell, and the ledger of ${clock(ledgerMade)} balances: every acknowledged event is accounted for.`;
 }
 
+/** A text in which what stands between backticks is code. */
+const described = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));
+
 export function showTables({ tables }, look) {
   const rows = tables.map((table) => {
     const button = element("button", { type: "button", className: "plain" }, "look");
@@ -140,7 +143,7 @@ export function showTables({ tables }, look) {
     button.addEventListener("click", () => look(`select * from ${table.table} limit 100`));
     const cell = (text) => element("td", { className: "number" }, text);
     return element("tr", {},
-      element("th", { scope: "row" }, element("code", {}, table.table), element("span", { className: "muted" }, table.description)),
+      element("th", { scope: "row" }, element("code", {}, table.table), element("span", { className: "muted" }, ...described(table.description))),
       cell(`${table.counting ? "≥ " : ""}${count(table.rows)}`), cell(bytes(table.bytes)), cell(count(table.files)), cell(count(table.version)),
       element("td", {}, button));
   });
