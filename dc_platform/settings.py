@@ -250,6 +250,12 @@ class Settings(BaseSettings):
     search_behind_minutes: float = Field(
         10.0, gt=0, description="Age of an event of silver at which a build begins for its sake."
     )
+    search_forget_days: float = Field(
+        30.0,
+        gt=0,
+        description="Days after which words of deleted events have left the files of the search index:"
+        " it is built anew then.",
+    )
     search_fresh_rows: int = Field(
         500_000,
         ge=0,

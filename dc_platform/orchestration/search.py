@@ -132,9 +132,10 @@ def search_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _situation(behind: Behind) -> str:
+    anew = "; it is to be made anew" if behind.spent else ""
     return (
         f"the index covers silver version {behind.version} of {behind.silver_version},"
-        f" {behind.rows} events wait, {behind.gone} files are gone"
+        f" {behind.rows} events wait, {behind.gone} files are gone{anew}"
     )
 
 

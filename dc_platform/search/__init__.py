@@ -7,4 +7,6 @@ index.py      the tree as a query of tantivy; the only module that imports it
 state.py      which files of silver an index covers, as it says itself
 coverage.py   an index beside a version of silver: covered, gone, not covered yet
 build.py      silver into the index
+work.py       what a build changes in it
+home.py       where indexes lie
 """

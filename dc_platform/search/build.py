@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from dc_platform.contracts.tables import SILVER_EVENTS
@@ -23,14 +22,17 @@ from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.points import Point, Reached, armed
 from dc_platform.search.analysis import COLUMNS, Analyzer
 from dc_platform.search.coverage import Comparer, newest_first
-from dc_platform.search.home import Home
+from dc_platform.search.home import Home, dead_in
 from dc_platform.search.index import DamagedIndexError, Reading, Writing
-from dc_platform.search.state import Covered, Missing, Range, State, joined_ranges, pieces_in
+from dc_platform.search.state import Missing, State, joined_ranges, pieces_in
+from dc_platform.search.work import Work, now_ms
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _COMMIT_ROWS = 1_000_000
+# An index with more documents that were removed than with live ones is made anew, from so many on.
+_DEAD_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Built:
 @dataclass(frozen=True)
 class Behind:
     """How far an index is behind silver: `rows` that it has not, of which the last build could not read
-    some, `gone` pieces that silver has not, and the time since the last build, or since somebody looks.
+    some, `gone` pieces that silver has not, and the time since the last build, or since somebody looks;
+    `spent`: whether it is to be made anew for what was deleted.
     """
 
     version: int
@@ -63,10 +66,11 @@ class Behind:
     unreadable: int
     gone: int
     since_build_ms: int
+    spent: bool
 
     def is_due(self, settings: Settings) -> bool:
         """Whether a build is to begin. What was deleted leaves the index at once."""
-        if self.gone or self.rows - self.unreadable >= settings.search_behind_rows:
+        if self.gone or self.spent or self.rows - self.unreadable >= settings.search_behind_rows:
             return True
         return self.rows > 0 and self.since_build_ms > settings.search_behind_minutes * 60_000
 
@@ -83,22 +87,24 @@ class Builder:
     ) -> None:
         self.home = Home(settings.data_dir)
         self._memory_mb = settings.search_memory_mb
+        self._forget_ms = settings.search_forget_days * 86_400_000
         self._lake = Lake(settings.lake)
         self._lake.ensure(SILVER_EVENTS)
         self._comparer = Comparer(self._lake)
         self._analyzer = Analyzer()
         self._reached = reached or armed(settings.crash_at)
         self._commit_rows = commit_rows
-        self._made_ms = _now_ms()
+        self._made_ms = now_ms()
 
     def behind(self) -> Behind:
         """How far the index is behind silver now."""
         snapshot = LakeTable(self._lake, SILVER_EVENTS).snapshot()
-        state = State("")
+        state, spent = State(""), False
         directory = self.home.current()
         if directory is not None:
             try:
                 state = Reading(directory).moment().state
+                spent = self._is_spent(directory, state)
             except DamagedIndexError as error:
                 log.warning("%s", error)
         coverage = self._comparer.compare(state, snapshot)
@@ -108,12 +114,14 @@ class Builder:
             rows=snapshot.rows - sum(file.rows for file in coverage.files.values()),
             unreadable=state.unreadable,
             gone=pieces_in(coverage.gone),
-            since_build_ms=_now_ms() - max(state.built_ms, self._made_ms),
+            since_build_ms=now_ms() - max(state.built_ms, self._made_ms),
+            spent=spent,
         )
 
     def build(self, *, anew: bool = False, say: Callable[[int], None] = lambda rows: None) -> Built:
-        """Bring the index up to silver's newest version; `anew` makes it from scratch, beside the one
-        that there is. `say` is told the rows that were added.
+        """Bring the index up to silver's newest version. `anew` makes it from scratch, beside the one
+        that there is, and so it is made when it is of little else than what was deleted, or keeps words
+        of that for too long. `say` is told the rows that were added.
 
         Raises CommitConflictError while another build is at work.
         """
@@ -123,7 +131,8 @@ class Builder:
             old = self.home.current()
             if old is not None and not anew:
                 try:
-                    return self._bring(old, table, say, show=False)
+                    if not self._is_spent(old, Reading(old).moment().state):
+                        return self._bring(old, table, say, show=False)
                 except DamagedIndexError as error:
                     # It is a copy: silver has all that it had.
                     log.warning("%s; it is built anew", error)
@@ -132,6 +141,12 @@ class Builder:
             built = self._bring(directory, table, say, show=old is None)
             self.home.put(directory)
             return built
+
+    def _is_spent(self, directory: Path, state: State) -> bool:
+        dead = dead_in(directory) if state.removed_ms else 0
+        if dead > max(state.rows, _DEAD_ROWS):
+            return True
+        return dead > 0 and now_ms() - state.removed_ms > self._forget_ms
 
     def _bring(
         self, directory: Path, table: LakeTable, say: Callable[[int], None], *, show: bool
@@ -146,7 +161,7 @@ class Builder:
             if before.table != table.id:
                 raise DamagedIndexError("the index is of another table")
             coverage = self._comparer.compare(before, snapshot)
-            work = _Work(writing, before, coverage.gone)
+            work = Work(writing, before, coverage.gone)
             if coverage.missing or coverage.gone or before.version < snapshot.version:
                 self._add(work, coverage.missing, say)
                 self._finish(work, snapshot)
@@ -163,7 +178,7 @@ class Builder:
             seconds=time.perf_counter() - begun,
         )
 
-    def _add(self, work: _Work, missing: Sequence[Missing], say: Callable[[int], None]) -> None:
+    def _add(self, work: Work, missing: Sequence[Missing], say: Callable[[int], None]) -> None:
         root = self._lake.uri_of(SILVER_EVENTS)
         for file in missing:
             piece = work.begin()
@@ -182,7 +197,7 @@ class Builder:
             if work.since_commit >= self._commit_rows:
                 work.commit()
 
-    def _finish(self, work: _Work, snapshot: Snapshot) -> None:
+    def _finish(self, work: Work, snapshot: Snapshot) -> None:
         """What was read file by file now lies in the live files of the version."""
         whole = self._comparer.compare(work.state(), snapshot)
         unread = {file.within for file in whole.missing}
@@ -199,68 +214,3 @@ class Builder:
         self._reached(Point.INDEX_WRITTEN)
         work.commit()
         self._reached(Point.INDEX_COMMITTED)
-
-
-class _Work:
-    """A build's changes to the index and to what it says of itself."""
-
-    def __init__(self, writing: Writing, before: State, gone: Sequence[Range]) -> None:
-        self._writing = writing
-        self._table = before.table
-        self._next_piece = before.next_piece
-        self._rows: dict[int, int] = {}
-        self.version = before.version
-        writing.remove(gone)
-        dead = [range(first, last + 1) for first, last in gone]
-        self.files = {
-            path: file
-            for path, file in before.files.items()
-            if not any(first in numbers for first, _ in file.pieces for numbers in dead)
-        }
-        self.added = 0
-        self.since_commit = 0
-        self.unreadable: list[str] = []
-        self.unreadable_rows = 0
-
-    def begin(self) -> int:
-        """The number of a new piece."""
-        self._next_piece += 1
-        return self._next_piece - 1
-
-    def add(self, piece: int, rows: pa.Table, analyzer: Analyzer) -> None:
-        """Add rows to a piece."""
-        numbers = pa.array(np.full(len(rows), piece, np.int64))
-        self._writing.add(analyzer.as_json(rows.append_column("piece", numbers)))
-        self._rows[piece] = self._rows.get(piece, 0) + len(rows)
-
-    def give_up(self, piece: int, path: str) -> None:
-        """The rest of a piece cannot be read: it is not in the index."""
-        self._writing.remove([(piece, piece)])
-        self.unreadable.append(path)
-
-    def end(self, piece: int, path: str) -> None:
-        """A piece is whole."""
-        rows = self._rows.pop(piece, 0)
-        self.files[path] = Covered(rows, ((piece, piece),))
-        self.added += rows
-        self.since_commit += rows
-
-    def state(self) -> State:
-        """What the index is to say of itself."""
-        return State(
-            self._table,
-            version=self.version,
-            built_ms=_now_ms(),
-            next_piece=self._next_piece,
-            unreadable=self.unreadable_rows,
-            files=self.files,
-        )
-
-    def commit(self) -> None:
-        """Make it so."""
-        self._writing.commit(self.state())
-        self.since_commit = 0
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

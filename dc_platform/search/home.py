@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from dc_platform.errors import CommitConflictError
 from dc_platform.search.analysis import ANALYSIS
+from dc_platform.search.index import DamagedIndexError
 
 
 class Current(msgspec.Struct, frozen=True):
@@ -102,3 +103,28 @@ class Home:
                 return False
         except Timeout:
             return True
+
+
+def dead_in(directory: Path) -> int:
+    """Documents that were removed from an index and whose words are still in its files: tantivy writes
+    them anew when it merges them with others, and those of many documents hardly ever.
+    """
+    try:
+        meta = msgspec.json.decode((directory / "meta.json").read_bytes(), type=_Meta)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DamagedIndexError(f"the index in {directory} cannot be read: {error}") from error
+    return sum(s.deletes.num_deleted_docs for s in meta.segments if s.deletes is not None)
+
+
+class _Deletes(msgspec.Struct):
+    num_deleted_docs: int
+
+
+class _Segment(msgspec.Struct):
+    deletes: _Deletes | None = None
+
+
+class _Meta(msgspec.Struct):
+    """Of tantivy's `meta.json` what is asked of it."""
+
+    segments: list[_Segment]

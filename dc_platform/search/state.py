@@ -32,7 +32,8 @@ class Covered(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """`files` are paths relative to the table. `version` is the newest version of silver of which
     everything is indexed, -1 before the first; `table` is the id of the table. `unreadable` rows lie in
-    files that the last build could not read.
+    files that the last build could not read. `removed_ms` is when the first of it was removed since the
+    index was made (0: nothing was).
     """
 
     table: str
@@ -40,6 +41,7 @@ class State(msgspec.Struct, frozen=True):
     built_ms: int = 0
     next_piece: int = 1
     unreadable: int = 0
+    removed_ms: int = 0
     files: dict[str, Covered] = {}
 
     @property
