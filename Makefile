@@ -39,7 +39,7 @@ test: setup  ## all tests, on real Kafka, Dagster, DuckDB and Trino
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=60
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=60
 
 test-crash: setup  ## SIGKILL at every point, 3 seeds each, and 2,000 simulated schedules
 	$(BIN)/dcp stack fetch

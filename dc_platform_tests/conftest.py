@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from dc_platform.stack.kafka import LocalKafka
 from dc_platform_tests.stack.harness import free_ports
@@ -32,21 +34,34 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
         yield broker
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What two workers share out (`make test`): files, or the folders whose tests share a broker
-    or a browser.
+# --- two workers (`make test`) ---
 
-    All that starts a whole stack is one share, and the first: two stacks side by side would wait for
-    the two cores, one beside tests that compute does not.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_share(item)))
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _share(item) != "stacks")
+# What one worker runs, and first: two stacks side by side would wait for the two cores, a stack beside
+# tests that compute does not.
+_STACKS = ("/e2e/", "/stack/test_real_stack.py", "/stack/test_trino.py")
+# Folders whose tests share a broker, a database or a browser.
+_FOLDERS = ("/broker/", "/dashboard/", "/faults/", "/registry/")
 
 
-def _share(item: pytest.Item) -> str:
-    folder = item.path.parent.name
-    if folder == "e2e" or item.get_closest_marker("stack") or item.get_closest_marker("trino"):
+class Shares(LoadScopeScheduling):
+    """Shares out files; what has to stay together is one share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _share(nodeid)
+
+
+def _share(nodeid: str) -> str:
+    if any(part in nodeid for part in _STACKS):
         return "stacks"
-    return folder if folder in ("broker", "dashboard", "faults", "registry") else str(item.path)
+    return next((f for f in _FOLDERS if f in nodeid), nodeid.split("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Shares:
+    """pytest-xdist asks for it when it has workers."""
+    return Shares(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stacks first, where there are workers."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _share(item.nodeid) != "stacks")

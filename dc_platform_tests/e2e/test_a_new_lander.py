@@ -47,7 +47,7 @@ def send_and_wait(stack: Platform) -> None:
 
 def kill_landing_and_dagster(stack: Platform) -> int:
     """All at the same moment; gives the process id of the landing run."""
-    wait_for(lambda: stack.pid("landing"), 60, "a landing run")
+    wait_for(lambda: stack.pid("landing"), 180, "a landing run")
     stack.kill("dagster_daemon")
     stack.kill("code_server")
     return stack.kill("landing")
@@ -82,11 +82,11 @@ def test_a_landing_run_killed_with_its_code_server_is_replaced(stack: Platform) 
 
 
 def test_one_that_was_started_by_hand_is_too(stack: Platform) -> None:
-    before = wait_for(lambda: stack.pid("landing"), 60, "a landing run")
+    before = wait_for(lambda: stack.pid("landing"), 180, "a landing run")
     run_id = materialize_bronze_by_hand(stack)
     # It asks for the lease and is let in.
     wait_for(lambda: stack.pid("landing") not in (None, before), 90, "the hand-over")
     dead = kill_landing_and_dagster(stack)
     send_and_wait(stack)
     wait_for(lambda: stack.pid("landing") not in (None, dead), 90, "a new landing run")
-    wait_for(lambda: run_id not in unfinished(stack), 60, "the end of the dead run")
+    wait_for(lambda: run_id not in unfinished(stack), 180, "the end of the dead run")

@@ -50,6 +50,6 @@ def test_the_commands_run(platform: Platform) -> None:
             printed = platform.dcp(*words[1:])
             key = re.findall(r"key\s+(dck_\S+)", printed)[0]
         elif "order" in command:
-            wait_for(lambda w=words: "12.75" in platform.dcp(*w[1:]), 30, "the order in the union")
+            wait_for(lambda w=words: "12.75" in platform.dcp(*w[1:]), 180, "the order in the union")
         else:
             assert "rows)" in platform.dcp(*words[1:]) or "row)" in platform.dcp(*words[1:])

@@ -53,7 +53,7 @@ def test_what_is_left_out_is_in_bronze_and_in_the_ledger_and_not_in_silver(scene
         scene.land()
         return 0.1 in {r[0] for r in read_table(scene.lake, BRONZE_EVENTS, "sample_rate")}
 
-    wait_for(in_force, 30, "the rate to be in force")
+    wait_for(in_force, 180, "the rate to be in force")
     before = scene.assert_balanced()
     sent = events(EVENTS)
     for first in range(0, EVENTS, 1000):
@@ -106,6 +106,6 @@ def test_a_source_that_sends_too_much_is_thinned_out(scene: Scene) -> None:
         scene.land()
         return min(rates(scene)) <= 0.25
 
-    wait_for(thinned, 60, "a lower rate")
+    wait_for(thinned, 180, "a lower rate")
     assert all((1 / rate).is_integer() for rate in rates(scene))
     scene.assert_balanced()

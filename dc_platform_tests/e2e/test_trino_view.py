@@ -82,7 +82,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             )
             with trino:
                 # As the supervisor asks: by now it has made the view.
-                wait_for(trino.answers, 60, "Trino")
+                wait_for(trino.answers, 180, "Trino")
                 yield Scene(environment, key, token, gateway, serving, trino)
 
 
