@@ -46,6 +46,17 @@ def stack_or_environment(data_dir: Path | None, *, required: bool = True) -> Set
     )
 
 
+def trino_url(settings: Settings) -> str:
+    """Base URL of the Trino to ask: that of the settings, else the stack's."""
+    url: str = settings.trino_url or stack_info(settings.data_dir).get("trino") or ""
+    if not url:
+        raise ConfigurationError(
+            "this stack has no Trino: dcp down, then dcp up --with trino;"
+            " or name one of your own in DCP_TRINO_URL"
+        )
+    return url.rstrip("/")
+
+
 def local_token(data_dir: Path, scope: Scope) -> str:
     """A token for this machine's user, made once per data directory and kept readable only to them.
 
