@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +49,14 @@ def stack_or_environment(data_dir: Path | None, *, required: bool = True) -> Set
 
 def trino_url(settings: Settings) -> str:
     """Base URL of the Trino to ask: that of the settings, else the stack's."""
-    url: str = settings.trino_url or stack_info(settings.data_dir).get("trino") or ""
+    url = settings.trino_url
+    if not url:
+        with suppress(ConfigurationError):
+            url = stack_info(settings.data_dir).get("trino") or ""
     if not url:
         raise ConfigurationError(
-            "this stack has no Trino: dcp down, then dcp up --with trino;"
-            " or name one of your own in DCP_TRINO_URL"
+            "there is no Trino: start a stack that has one (dcp up --with trino), or name one of your"
+            " own in DCP_TRINO_URL"
         )
     return url.rstrip("/")
 
