@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger test-lakehouse soak test-crash clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger test-lakehouse test-union soak test-crash clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ test-crash: setup  ## SIGKILL at every point, 3 seeds each, and 2,000 simulated 
 	$(BIN)/python -m pytest -s -m crash
 
 test-fast: setup  ## the tests that start no process
-	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow and not crash and not faults and not lakehouse"
+	$(BIN)/python -m pytest -m "not kafka and not stack and not trino and not slow and not crash and not faults and not lakehouse and not fire"
 
 test-faults: setup  ## the faults that take long to happen: docs/faults.md
 	$(BIN)/python -m pytest dc_platform_tests/faults -m "faults or not faults"
@@ -57,6 +57,10 @@ test-ledger: setup  ## the ledger's tests among a million events, on real Kafka
 test-lakehouse: setup  ## schemas, gold, replay, tiers and restore at their full size
 	$(BIN)/dcp stack fetch --with trino
 	$(BIN)/python -m pytest -s --timeout=1800 -m lakehouse
+
+test-union: setup  ## 20,000 events/s while landing is killed: no count falls, doubles or lags (FIRE_SECONDS=N FIRE_RATE=N)
+	$(BIN)/dcp stack fetch --with trino
+	$(BIN)/python -m pytest -s -m fire dc_platform_tests/e2e/test_union_under_fire.py
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check .

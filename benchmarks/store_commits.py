@@ -37,9 +37,9 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.table import AFTER_COMMIT
 from dc_platform.stack.ports import choose
 
-_WEED = Path(__file__).parent / ".venv" / "bin" / "weed"
+WEED = Path(__file__).parent / ".venv" / "bin" / "weed"
 _BUCKET = "lake"
-_KEY, _SECRET = "benchmark", "benchmark"
+KEY, SECRET = "benchmark", "benchmark"
 _START_SECONDS = 60.0
 _PORTS = (
     *("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port"),
@@ -65,7 +65,7 @@ def seaweed(directory: Path) -> Iterator[tuple[str, Options]]:
     directory.mkdir(parents=True)
     identity = {
         "name": "bench",
-        "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}],
+        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
         "actions": ["Admin", "Read", "Write", "List"],
     }
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -73,7 +73,7 @@ def seaweed(directory: Path) -> Iterator[tuple[str, Options]]:
     free = [port for _ in range(2) for port in choose(needed=(), remembered={}, auto=True).values()]
     chosen = dict(zip(_PORTS, free, strict=False))
     command = [
-        *(str(_WEED), f"-logdir={directory}", "server", "-s3", "-ip=127.0.0.1"),
+        *(str(WEED), f"-logdir={directory}", "server", "-s3", "-ip=127.0.0.1"),
         *(f"-dir={directory}", f"-s3.config={directory / 's3.json'}"),
         *(f"-{name}={port}" for name, port in chosen.items()),
     ]
@@ -88,8 +88,8 @@ def seaweed(directory: Path) -> Iterator[tuple[str, Options]]:
                 "AWS_ENDPOINT_URL": endpoint,
                 "AWS_ALLOW_HTTP": "true",
                 "AWS_REGION": "us-east-1",
-                "AWS_ACCESS_KEY_ID": _KEY,
-                "AWS_SECRET_ACCESS_KEY": _SECRET,
+                "AWS_ACCESS_KEY_ID": KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET,
                 "aws_conditional_put": "etag",
             },
         )
@@ -114,8 +114,8 @@ def _wait_for_bucket(endpoint: str, server: subprocess.Popen[bytes], log: Path) 
 
 def _store(endpoint: str) -> pafs.S3FileSystem:
     return pafs.S3FileSystem(
-        access_key=_KEY,
-        secret_key=_SECRET,
+        access_key=KEY,
+        secret_key=SECRET,
         endpoint_override=endpoint,
         region="us-east-1",
         allow_bucket_creation=True,

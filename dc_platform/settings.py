@@ -225,8 +225,8 @@ class Settings(BaseSettings):
     # --- gold ---
     trino_url: str = Field(
         "",
-        description="Base URL of the Trino that `dcp gold build --target trino` runs on; empty:"
-        " the stack's.",
+        description="Base URL of the Trino that `dcp sql --engine trino`, `dcp gold build --target"
+        " trino` and `dcp trino` ask; empty: the stack's.",
     )
     gold_trino_catalog: str = Field(
         "lake",

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, Phase, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from benchmarks import store_commits
 from dc_platform.stack.kafka import LocalKafka
+from dc_platform_tests.helpers.trino import SharedTrino
 from dc_platform_tests.stack.harness import free_ports
 
 # Every run tries the same examples; `pytest --hypothesis-profile search` looks for new ones.
@@ -32,6 +34,19 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     port, controller = free_ports(2)
     with LocalKafka(tmp_path_factory.mktemp("kafka"), port, controller) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def shared_trino(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTrino]:
+    """A Trino that all tests share: `show` gives it a test's lake and topic."""
+    # A path as people have them.
+    trino = SharedTrino(tmp_path_factory.mktemp("Müllers Trino"))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ACCESS_KEY_ID", store_commits.KEY)
+        environment.setenv("AWS_SECRET_ACCESS_KEY", store_commits.SECRET)
+        trino.start()
+    with trino:
+        yield trino
 
 
 # --- two workers (`make test`) ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,20 @@ def stack_or_environment(data_dir: Path | None, *, required: bool = True) -> Set
         topic=info["topic"],
         lake_uri=info["lake"],
     )
+
+
+def trino_url(settings: Settings) -> str:
+    """Base URL of the Trino to ask: that of the settings, else the stack's."""
+    url = settings.trino_url
+    if not url:
+        with suppress(ConfigurationError):
+            url = stack_info(settings.data_dir).get("trino") or ""
+    if not url:
+        raise ConfigurationError(
+            "there is no Trino: start a stack that has one (dcp up --with trino), or name one of your"
+            " own in DCP_TRINO_URL"
+        )
+    return url.rstrip("/")
 
 
 def local_token(data_dir: Path, scope: Scope) -> str:

@@ -141,17 +141,13 @@ def _hour(text: str, *, whole_day: bool) -> int:
 
 
 def _on_trino(configured: Settings, span: tuple[int, int] | None, *, as_json: bool) -> None:
-    from dc_platform.cli.client import stack_info
-    from dc_platform.errors import ConfigurationError
+    from dc_platform.cli.client import trino_url
     from dc_platform.gold.trino import Place, build_on_trino
     from dc_platform.lake.store import Lake
 
-    url = configured.trino_url or stack_info(configured.data_dir).get("trino")
-    if not url:
-        raise ConfigurationError(
-            "there is no Trino: start it (dcp up --with trino), or DCP_TRINO_URL"
-        )
-    place = Place(url, configured.gold_trino_catalog, configured.gold_trino_schema)
+    place = Place(
+        trino_url(configured), configured.gold_trino_catalog, configured.gold_trino_schema
+    )
     cache = configured.data_dir / "gold"
     outcomes = build_on_trino(Lake(configured.lake), cache, place, span)
     tests = sum(outcome.kind == "test" for outcome in outcomes)

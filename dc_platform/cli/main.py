@@ -24,6 +24,7 @@ from dc_platform.cli import (
     sql,
     stack,
     tokens,
+    trino,
     up,
 )
 
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 for module in (
     *(up, demo, sources, schemas, reference, metrics, tokens, sql, search, quarantine),
-    *(dashboard, audit, retention, land, gold, backup, bench, stack),
+    *(dashboard, audit, retention, land, gold, trino, backup, bench, stack),
 ):
     module.register(app)
 

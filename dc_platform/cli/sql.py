@@ -14,7 +14,6 @@ import typer
 
 from dc_platform.cli.options import DataDir, settings_of
 from dc_platform.cli.trino_rows import QueryFailedError
-from dc_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,14 +57,14 @@ def sql(
     data_dir: DataDir = None,
 ) -> None:
     """Ask the union (`events`) or a table: bronze.events, silver.events, silver.quarantine, …"""
-    from dc_platform.cli.client import stack_info
+    from dc_platform.cli.client import stack_info, trino_url
 
-    directory = settings_of(data_dir).data_dir
-    info = stack_info(directory)
+    settings = settings_of(data_dir)
     if engine is EngineName.TRINO:
-        parts = _ask_trino(info.get("trino"), statement, format_)
+        parts = _ask_trino(trino_url(settings), statement, format_)
     else:
-        parts = _ask_serving(directory, info["query"], statement, format_)
+        base_url = stack_info(settings.data_dir)["query"]
+        parts = _ask_serving(settings.data_dir, base_url, statement, format_)
     output = sys.stdout.buffer
     try:
         for part in parts:
@@ -87,12 +86,10 @@ def _ask_serving(
     return _ask(base_url, token, statement, wire, table=format_ is Format.TABLE)
 
 
-def _ask_trino(base_url: str | None, statement: str, format_: Format) -> Iterator[bytes]:
+def _ask_trino(base_url: str, statement: str, format_: Format) -> Iterator[bytes]:
     from dc_platform.cli.trino_rows import TrinoRows
     from dc_platform.serving import results
 
-    if base_url is None:
-        raise ConfigurationError("this stack has no Trino: dcp down, then dcp up --with trino")
     with TrinoRows(base_url, statement) as rows:
         if format_ is Format.JSON:
             yield from results.json_array(rows)

@@ -9,7 +9,9 @@ Stock connectors, plain SQL.
 
 Measured on Trino 476: a view is analysed from top to bottom and each table is pinned to the version
 it had when it was first named, so the border has to be named before silver. A query that names
-`silver.events` before the view would pin silver too early.
+`silver.events` before the view would pin silver too early. The look-ups are right joins because Trino
+keeps the right side in memory, the tail, and reads of silver only the files with its scopes; NOT EXISTS
+kept every identity of silver (0.9 GB for five million).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ def union_sql(
 ) -> str:
     """A SELECT of the union. `kafka_table` is the topic's table with the connector's own columns."""
     names = ", ".join(_COLUMNS)
+    fresh_names = ", ".join(f"f.{name}" for name in _COLUMNS)
     silver_names = ", ".join(f"s.{name}" for name in _COLUMNS)
     return f"""
 WITH border AS (
@@ -100,16 +103,17 @@ tail AS (
         row_number() OVER (PARTITION BY source_id, event_id
                            ORDER BY kafka_partition, kafka_offset, kafka_index) AS occurrence
     FROM scoped
+),
+fresh AS (
+    SELECT t.* FROM landed s RIGHT JOIN tail t ON s.dedup_scope = t.dedup_scope
+        AND s.source_id = t.source_id AND s.event_id = t.event_id
+    WHERE t.occurrence = 1 AND s.event_id IS NULL
 )
 SELECT {names} FROM landed
 UNION ALL
-SELECT {names} FROM tail t
-WHERE t.occurrence = 1 AND NOT EXISTS (
-    SELECT 1 FROM landed s WHERE s.dedup_scope = t.dedup_scope
-        AND s.source_id = t.source_id AND s.event_id = t.event_id)
-  AND NOT EXISTS (
-    SELECT 1 FROM {lake}.ops.tombstones d WHERE d.dedup_scope = t.dedup_scope
-        AND d.source_id = t.source_id AND d.event_id = t.event_id)
+SELECT {fresh_names} FROM {lake}.ops.tombstones d RIGHT JOIN fresh f
+    ON d.dedup_scope = f.dedup_scope AND d.source_id = f.source_id AND d.event_id = f.event_id
+WHERE d.event_id IS NULL
 """
 
 

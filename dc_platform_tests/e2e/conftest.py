@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from dc_platform_tests.e2e.platform import Platform, running
+from dc_platform_tests.e2e.union import UnionScene, union_parts
+from dc_platform_tests.helpers.trino import SharedTrino
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,18 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def query_token(platform: Platform) -> str:
     """A token that may query."""
     return platform.token("query")
+
+
+@pytest.fixture(scope="session")
+def union_session(
+    tmp_path_factory: pytest.TempPathFactory, shared_trino: SharedTrino
+) -> Iterator[UnionScene]:
+    """A gateway, serving and Trino over a topic; tests use sources of their own."""
+    with union_parts(tmp_path_factory.mktemp("union"), shared_trino) as scene:
+        yield scene
+
+
+@pytest.fixture
+def union_scene(union_session: UnionScene, shared_trino: SharedTrino) -> UnionScene:
+    """The same, and Trino looks at it."""
+    return union_session.show(shared_trino)

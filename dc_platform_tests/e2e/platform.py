@@ -43,9 +43,9 @@ class Platform:
             raise AssertionError(f"dcp {' '.join(arguments)}: {done.stderr}\n{self.logs()}")
         return done.stdout
 
-    def up(self) -> None:
+    def up(self, *options: str) -> None:
         """Start it, or take over what runs."""
-        self.dcp("up", "--detach", "--ports", "auto")
+        self.dcp("up", "--detach", "--ports", "auto", *options)
 
     def down(self) -> None:
         """End it."""
@@ -113,11 +113,11 @@ class Platform:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[Platform]:
+def running(directory: Path, *options: str) -> Iterator[Platform]:
     """A stack for the length of the block; ended whatever happens."""
     platform = Platform(directory)
     try:
-        platform.up()
+        platform.up(*options)
         yield platform
     finally:
         platform.down()

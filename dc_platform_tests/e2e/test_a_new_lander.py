@@ -6,12 +6,11 @@ Nobody is left who would tell Dagster's database that the run has died; the leas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from dc_platform_tests.e2e.platform import Platform, running, wait_for
+from dc_platform_tests.e2e.platform import Platform, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,10 +23,10 @@ _SELECTOR = {
 }
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with running(tmp_path_factory.mktemp("lander") / "stack") as started:
-        yield started
+@pytest.fixture
+def stack(platform: Platform) -> Platform:
+    """The shared one: its supervisor brings back what is killed here."""
+    return platform
 
 
 def send_and_wait(stack: Platform) -> None:

@@ -215,14 +215,11 @@ def backfilled(platform: Platform, token: str, *, events: int, rate: int) -> Non
         wait_for(lambda: landed() > 0, 120, "the flow to land")
         # The landing run makes one file of a closed hour; that done, nothing touches the old days.
         wait_for(lambda: compacted(lake.uri, days[:2]), 300, "compaction of the old days")
-        before = files_of(lake.uri, days[:2])
-        worst = went(platform, launch(platform, days), flow, landed, changed=[])
-        assert files_of(lake.uri, days[:2]) == before
         # A day that was harmed comes back, and no other is touched.
+        before = files_of(lake.uri, days[:1])
         harm(lake, days[1])
-        worst = max(worst, went(platform, launch(platform, days), flow, landed, changed=[days[1]]))
-        first = {path: digest for path, digest in before.items() if f"={days[0]}/" in path}
-        assert files_of(lake.uri, days[:1]) == first
+        worst = went(platform, launch(platform, days), flow, landed, changed=[days[1]])
+        assert files_of(lake.uri, days[:1]) == before
     wait_for(lambda: landed() == flow.sent, 120, "all that was sent to land")
     print(f"{flow.sent} events flowed, the oldest waited {worst:.1f} s for its commit")
     assert worst < _MOST_LAG_SECONDS

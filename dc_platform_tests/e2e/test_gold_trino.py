@@ -20,12 +20,11 @@ from dc_platform.errors import ConfigurationError
 from dc_platform.gold.run import keep_gold
 from dc_platform.gold.trino import Place, build_on_trino
 from dc_platform.lake.store import Lake
-from dc_platform.stack import ports
-from dc_platform.stack.trino import LocalTrino
 from dc_platform_tests.gold.lakes import delete, land, new_lake, reject, rows
 from dc_platform_tests.helpers.events import HOUR, NOW
 from dc_platform_tests.helpers.gold import columns, expected, gold
 from dc_platform_tests.helpers.lake import silver_row
+from dc_platform_tests.helpers.trino import SharedTrino, Tables
 
 pytestmark = [pytest.mark.trino, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -47,7 +46,7 @@ class Scene(NamedTuple):
     """A lake, and a Trino over it."""
 
     lake: Lake
-    trino: LocalTrino
+    trino: Tables
     cache: Path
     catalogs: list[str]
 
@@ -72,28 +71,15 @@ class Scene(NamedTuple):
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, shared_trino: SharedTrino) -> Iterator[Scene]:
     lake = new_lake(tmp_path)
-    port = ports.choose(needed=("trino",), remembered={}, auto=True)["trino"]
-    trino = LocalTrino(
-        tmp_path / "trino",
-        port,
-        lake=lake.uri,
-        # The topic is not asked for.
-        bootstrap="127.0.0.1:9",
-        topic="events-raw",
-        memory_mb=2048,
-    )
     with ExitStack() as stack:
         catalogs = ["lake"]
-        if store_commits._WEED.is_file():
+        if store_commits.WEED.is_file():
             uri, options = stack.enter_context(store_commits.seaweed(tmp_path / "weed"))
-            marts = tmp_path / "trino" / "etc" / "catalog" / "marts.properties"
-            marts.parent.mkdir(parents=True)
-            marts.write_text(_MARTS.format(uri=uri, options=options))
+            shared_trino.catalog("marts", _MARTS.format(uri=uri, options=options))
             catalogs.append("marts")
-        stack.enter_context(trino)
-        yield Scene(lake, trino, tmp_path / "cache", catalogs)
+        yield Scene(lake, shared_trino.show(lake.uri), tmp_path / "cache", catalogs)
 
 
 def test_both_engines_make_the_same_rows(scene: Scene) -> None:
@@ -104,7 +90,7 @@ def test_both_engines_make_the_same_rows(scene: Scene) -> None:
     reject(scene.lake, [NOW], source=None)
     keep_gold(scene.lake, scene.cache)
     assert gold(scene.lake) == expected(scene.lake)
-    assert scene.trino.answers()
+    scene.trino.keep()
     for catalog in scene.catalogs:
         scene.build(catalog)
         assert scene.differences(catalog) == _SAME
