@@ -220,6 +220,24 @@ class Settings(BaseSettings):
     query_timeout_seconds: float = Field(
         60.0, gt=0, description="Longest work of a query on its next rows."
     )
+    query_temp_mb: int = Field(
+        10_240, ge=0, description="Disk that all queries of a process may spill to."
+    )
+    query_concurrency: int = Field(
+        24, ge=1, description="Queries of a serving process that run at once, below 40."
+    )
+    query_tenant_concurrency: int = Field(
+        8, ge=1, description="The same, of one tenant; its others wait for their turn."
+    )
+    query_wait_seconds: float = Field(
+        10.0, gt=0, description="Longest wait of a query for its turn; after it: 429."
+    )
+    serving_memory_mb: int = Field(
+        0,
+        ge=0,
+        description="Private memory of a serving process (RLIMIT_DATA), which ends a query that would"
+        " take more; 0: what tail, identities and queries may have, and 3 GiB.",
+    )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
     # --- gold ---

@@ -66,19 +66,18 @@ def local_token(data_dir: Path, scope: Scope) -> str:
 
     Who may read the registry's file may do anything anyway; the token only saves a step.
     """
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.tokens import Tokens
     from dc_platform.settings import Settings
 
     path = data_dir / "secrets" / f"cli-{scope.value}.token"
-    registry = Settings(data_dir=data_dir).registry
-    migrate(registry)
-    tokens = Tokens(Database(registry))
-    if path.exists():
-        token = path.read_text().strip()
-        if tokens.owner_of(token) is not None:
-            return token
-    token = tokens.create(scope)
+    with opened(Settings(data_dir=data_dir).registry) as database:
+        tokens = Tokens(database)
+        if path.exists():
+            token = path.read_text().strip()
+            if tokens.owner_of(token) is not None:
+                return token
+        token = tokens.create(scope)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text(token)

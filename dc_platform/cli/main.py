@@ -17,6 +17,7 @@ from dc_platform.cli import (
     metrics,
     quarantine,
     reference,
+    reports,
     retention,
     schemas,
     search,
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    *(up, demo, sources, schemas, reference, metrics, tokens, sql, search, quarantine),
+    *(up, demo, sources, schemas, reference, metrics, reports, tokens, sql, search, quarantine),
     *(dashboard, audit, retention, land, gold, trino, backup, bench, stack),
 ):
     module.register(app)

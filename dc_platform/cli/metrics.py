@@ -94,13 +94,8 @@ def _print(metric: DefinedMetric, as_json: bool) -> None:
 
 @contextmanager
 def _metrics(data_dir: Path | None) -> Iterator[Metrics]:
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.metrics import Metrics
 
-    url = settings_of(data_dir).registry
-    migrate(url)
-    database = Database(url)
-    try:
+    with opened(settings_of(data_dir).registry) as database:
         yield Metrics(database)
-    finally:
-        database.close()

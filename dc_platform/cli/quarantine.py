@@ -163,22 +163,18 @@ def _replay(
     from dc_platform.lake.replays import days_of
     from dc_platform.lake.store import Lake
     from dc_platform.landing.replay import Replayed, replay_day, today
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.sources import Sources
 
     first, last = between
-    migrate(configured.registry)
-    database = Database(configured.registry)
     accept = configured.unknown_sources == "accept"
-    now = today(Sources(database), accept_unknown=accept)
     lake = Lake(configured.lake)
     done = Replayed()
-    try:
+    with opened(configured.registry) as database:
+        now = today(Sources(database), accept_unknown=accept)
         for day in days_of(lake):
             if (first is None or day >= first) and (last is None or day <= last):
                 done.add(replay_day(configured, lake, day, asked, now=now))
-    finally:
-        database.close()
     return done
 
 

@@ -103,17 +103,12 @@ def _enrich(
     data_dir: Path | None, tenant: str, schema_id: str, field: str, name: str | None
 ) -> None:
     from dc_platform.errors import ConfigurationError
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.shapes import Shapes
 
-    url = settings_of(data_dir).registry
-    migrate(url)
-    database = Database(url)
-    try:
+    with opened(settings_of(data_dir).registry) as database:
         if not Shapes(database, seconds=0).enrich(tenant, schema_id, field, name):
             raise ConfigurationError(f"there is no schema {schema_id}; see dcp schema list")
-    finally:
-        database.close()
 
 
 def _no_reference(name: str) -> Exception:

@@ -226,16 +226,11 @@ def _settings(data_dir: Path | None) -> Any:
 
 @contextmanager
 def _retention(data_dir: Path | None) -> Iterator[Retention]:
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.retention import Retention
 
-    url = _settings(data_dir).registry
-    migrate(url)
-    database = Database(url)
-    try:
+    with opened(_settings(data_dir).registry) as database:
         yield Retention(database)
-    finally:
-        database.close()
 
 
 @contextmanager

@@ -214,13 +214,8 @@ def _show_version(schema: SchemaVersion, *, as_json: bool) -> None:
 
 @contextmanager
 def _schemas(data_dir: Path | None) -> Iterator[Schemas]:
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.schemas import Schemas
 
-    url = settings_of(data_dir).registry
-    migrate(url)
-    database = Database(url)
-    try:
+    with opened(settings_of(data_dir).registry) as database:
         yield Schemas(database)
-    finally:
-        database.close()

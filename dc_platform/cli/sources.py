@@ -141,13 +141,8 @@ def _shown(source: Source) -> dict[str, object]:
 
 @contextmanager
 def _sources(data_dir: Path | None) -> Iterator[Sources]:
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.sources import Sources
 
-    url = settings_of(data_dir).registry
-    migrate(url)
-    database = Database(url)
-    try:
+    with opened(settings_of(data_dir).registry) as database:
         yield Sources(database)
-    finally:
-        database.close()

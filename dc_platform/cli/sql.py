@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,6 +54,10 @@ def sql(
     format_: Annotated[Format, typer.Option("--format", help="How rows are printed.")] = (
         Format.TABLE
     ),
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", help="Version of silver, or time: what had landed by then."),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Ask the union (`events`) or a table: bronze.events, silver.events, silver.quarantine, …"""
@@ -61,10 +65,20 @@ def sql(
 
     settings = settings_of(data_dir)
     if engine is EngineName.TRINO:
+        if as_of is not None:
+            raise ConfigurationError("--as-of is for DuckDB: leave --engine trino out")
         parts = _ask_trino(trino_url(settings), statement, format_)
     else:
+        asked = {"sql": statement, "format": wire_of(format_)}
+        if as_of is not None:
+            asked["asOf"] = as_of
         base_url = stack_info(settings.data_dir)["query"]
-        parts = _ask_serving(settings.data_dir, base_url, statement, format_)
+        parts = ask_serving(settings.data_dir, base_url, "POST", "/sql", format_, json=asked)
+    print_parts(parts)
+
+
+def print_parts(parts: Iterator[bytes]) -> None:
+    """To standard output, as far as its reader wants them."""
     output = sys.stdout.buffer
     try:
         for part in parts:
@@ -75,15 +89,21 @@ def sql(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _ask_serving(
-    directory: Path, base_url: str, statement: str, format_: Format
+def wire_of(format_: Format) -> str:
+    """The format that serving is asked for: a table is laid out here."""
+    return (Format.ARROW if format_ is Format.TABLE else format_).value
+
+
+def ask_serving(
+    directory: Path, base_url: str, method: str, path: str, format_: Format, **request: Any
 ) -> Iterator[bytes]:
+    """What serving answers to a request for rows, as it is to be printed."""
     from dc_platform.cli.client import local_token
     from dc_platform.registry.tokens import Scope
 
-    wire = Format.ARROW if format_ is Format.TABLE else format_
     token = local_token(directory, Scope.QUERY)
-    return _ask(base_url, token, statement, wire, table=format_ is Format.TABLE)
+    parts = _ask(base_url, token, method, path, request)
+    return _table(parts) if format_ is Format.TABLE else parts
 
 
 def _ask_trino(base_url: str, statement: str, format_: Format) -> Iterator[bytes]:
@@ -102,20 +122,17 @@ def _ask_trino(base_url: str, statement: str, format_: Format) -> Iterator[bytes
 
 
 def _ask(
-    base_url: str, token: str, statement: str, wire: Format, *, table: bool
+    base_url: str, token: str, method: str, path: str, request: dict[str, Any]
 ) -> Iterator[bytes]:
     import httpx
 
-    request = {"sql": statement, "format": wire.value}
     # In frames an error after the first rows comes with its reason.
     headers = {"Authorization": f"Bearer {token}", "X-Framed": "true"}
     begun = False
     try:
         with (
             httpx.Client(timeout=httpx.Timeout(10, read=None)) as client,
-            client.stream(
-                "POST", f"{base_url}/api/v1/sql", json=request, headers=headers
-            ) as answer,
+            client.stream(method, f"{base_url}/api/v1{path}", headers=headers, **request) as answer,
         ):
             if answer.status_code != 200:
                 answer.read()
@@ -123,8 +140,8 @@ def _ask(
             if answer.headers.get("x-complete") == "false":
                 print("note: serving has not caught up with Kafka yet", file=sys.stderr)
             begun = True
-            parts = _unframed(answer.iter_raw())
-            yield from _table(parts) if table else parts
+            framed = "frames" in answer.headers.get("content-type", "")
+            yield from _unframed(answer.iter_raw()) if framed else answer.iter_bytes()
     except httpx.HTTPError as error:
         if begun:
             raise QueryFailedError(

@@ -37,12 +37,9 @@ def create(
     data_dir: DataDir = None,
 ) -> None:
     """Create a token; it is shown only now."""
-    from dc_platform.registry.database import Database, migrate
+    from dc_platform.registry.database import opened
     from dc_platform.registry.tokens import Scope, Tokens
 
-    url = settings_of(data_dir).registry
-    migrate(url)
-    database = Database(url)
-    token = Tokens(database).create(Scope(scope.value))
-    database.close()
+    with opened(settings_of(data_dir).registry) as database:
+        token = Tokens(database).create(Scope(scope.value))
     typer.echo(json.dumps({"token": token}) if as_json else token)

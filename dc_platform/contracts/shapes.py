@@ -47,9 +47,15 @@ def column_names(fields: Sequence[TypedField], taken: Collection[str]) -> Iterat
     for field in fields:
         plain = re.sub(r"[^A-Za-z0-9_]", "_", field.name)
         name = f"payload_{plain}" if plain.lower() in used or not plain else plain
-        wanted, number = name, 1
-        while name.lower() in used:
-            number += 1
-            name = f"{wanted}_{number}"
+        name = free_name(name, used)
         used.add(name.lower())
         yield name
+
+
+def free_name(wanted: str, taken: Collection[str]) -> str:
+    """The name, or the first of `_2`, `_3` … after it whose lower case is not `taken`."""
+    name, number = wanted, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name

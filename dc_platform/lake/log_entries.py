@@ -11,6 +11,7 @@ import json
 import re
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 
@@ -43,6 +44,20 @@ def version_at(lake: Lake, spec: TableSpec, at: datetime) -> int:
             " (dcp backup list)"
         )
     return max(until)
+
+
+def oldest_whole(lake: Lake, spec: TableSpec) -> int:
+    """The oldest version that the log tells of and whose files are all there: those that newer versions
+    have replaced are deleted some time later.
+    """
+    entries, checkpoints = _listed(lake, spec)
+    first = 0 if 0 in entries else min(checkpoints, default=max(entries, default=0))
+    there = {entry.path for entry in lake.listing(spec, deep=True)}
+    for version in sorted((v for v in entries if v > first), reverse=True):
+        for action in _actions(lake, spec, entries[version]):
+            if "remove" in action and unquote(action["remove"]["path"]) not in there:
+                return version
+    return first
 
 
 def committed_at(lake: Lake, spec: TableSpec, version: int) -> datetime:

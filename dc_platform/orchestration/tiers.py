@@ -13,7 +13,7 @@ import dagster as dg
 from dc_platform.contracts.ops_tables import DELETIONS
 from dc_platform.orchestration.assets import BRONZE_KEY, OWNERS, QUARANTINE_KEY, SILVER_KEY
 from dc_platform.orchestration.metadata import column_schema, tiers_plot
-from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.database import opened
 from dc_platform.registry.retention import Deletion, Retention
 from dc_platform.retention.deletion import Outcome
 from dc_platform.retention.run import RetentionRun
@@ -26,13 +26,8 @@ _AGAIN_SECONDS = 300
 
 @contextmanager
 def _registry() -> Iterator[Retention]:
-    url = settings().registry
-    migrate(url)
-    database = Database(url)
-    try:
+    with opened(settings().registry) as database:
         yield Retention(database)
-    finally:
-        database.close()
 
 
 # Made once a day; one that fails is noticed the day after.

@@ -70,6 +70,17 @@ class Database:
         self._engine.dispose()
 
 
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """The registry with its schema up to date, closed at the end of the block."""
+    migrate(url)
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
 def version_of(session: Session) -> int:
     """The registry's version that a session sees."""
     row = session.get(VersionRow, 1)

@@ -159,6 +159,19 @@ class MetricVersionRow(Base):
     __table_args__ = (Index("metric_versions_changed", "changed_at"),)
 
 
+class ReportRow(Base):
+    """A saved report (`contracts.reports.Report`). Deleting it deletes the row."""
+
+    __tablename__ = "reports"
+
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    definition: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    changed_ms: Mapped[int] = mapped_column(BigInteger)
+    changed_by: Mapped[str] = mapped_column(String(128))
+
+
 class LeaseRow(Base):
     """Who owns a landing slot. `epoch` grows with every owner."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select
 
 from dc_platform.contracts.schema import FIELD_PATH, SchemaError
-from dc_platform.contracts.shapes import Enrichment, Shape, TypedField
+from dc_platform.contracts.shapes import Enrichment, Shape, TypedField, free_name
 from dc_platform.registry.database import Database
 from dc_platform.registry.models import EnrichmentRow, SchemaBindingRow, SchemaRow, SourceRow
 from dc_platform.registry.schema_rows import living, versions_of
@@ -101,8 +101,4 @@ def _fields(definitions: list[Any]) -> list[TypedField]:
 def _view_name(name: str, taken: Mapping[str, Shape]) -> str:
     plain = re.sub(r"[^a-z0-9_]", "_", name.lower())
     plain = plain if plain[:1].isalpha() else f"s_{plain}"
-    wanted, number = plain, 1
-    while plain in taken:
-        number += 1
-        plain = f"{wanted}_{number}"
-    return plain
+    return free_name(plain, taken)

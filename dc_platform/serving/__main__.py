@@ -2,6 +2,9 @@
 
 from dc_platform.serve import serve
 from dc_platform.serving.app import create_app
+from dc_platform.serving.limits import limit_memory
+from dc_platform.settings import settings
 
 if __name__ == "__main__":
+    limit_memory(settings())
     serve(create_app)

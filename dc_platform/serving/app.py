@@ -14,6 +14,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.metrics import Metrics
+from dc_platform.registry.reports import Reports
 from dc_platform.registry.retention import Retention
 from dc_platform.registry.shapes import Shapes
 from dc_platform.registry.sources import Sources
@@ -27,11 +28,14 @@ from dc_platform.serving import (
     pages,
     quarantine_routes,
     refusals,
+    reports,
     routes,
 )
 from dc_platform.serving.engine import Engine
+from dc_platform.serving.past import Past
 from dc_platform.serving.search import Search
 from dc_platform.serving.tail import Tail
+from dc_platform.serving.turns import Turns
 from dc_platform.settings import Settings
 
 
@@ -58,6 +62,13 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.tokens = TokenRing(Tokens(database), seconds=settings.registry_refresh_seconds)
         app.state.retention = Retention(database)
         app.state.retention_run = RetentionRun(settings, app.state.retention)
+        app.state.turns = Turns(
+            running=settings.query_concurrency,
+            per_tenant=settings.query_tenant_concurrency,
+            seconds=settings.query_wait_seconds,
+        )
+        app.state.reports = Reports(database)
+        app.state.past = Past(lake, app.state.retention)
         tail.start()
         try:
             yield
@@ -78,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(pages.router)
     app.include_router(admin.router)
     app.include_router(metrics.router)
+    app.include_router(reports.router)
     page.install(app)
     refusals.install(app)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,18 @@ import duckdb
 import pyarrow as pa
 
 from dc_platform.contracts.tables import SILVER_EVENTS, TABLES, TableSpec
-from dc_platform.lake.sql import sql_list, sql_text, table_sql
+from dc_platform.lake.sql import sql_list, table_sql
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
-from dc_platform.serving.guard import OWN, Guard, view_name
+from dc_platform.serving.guard import (
+    OWN,
+    At,
+    Guard,
+    RefusedError,
+    is_timed,
+    not_timed,
+    view_name,
+)
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
 from dc_platform.serving.rows import Clock, Rows
 from dc_platform.serving.sketch_functions import SketchFunctions
@@ -29,6 +37,12 @@ from dc_platform.serving.view import View
 from dc_platform.settings import Settings
 
 _SNAPSHOT_SECONDS = 0.2
+# The view as of an older version.
+PastViews = Callable[[At], View]
+
+
+def _only_now(_at: At) -> View:
+    raise RefusedError("AT (…) is not for this query.")
 
 
 class Snapshots:
@@ -76,6 +90,7 @@ class Engine:
                 "threads": settings.query_threads,
                 "memory_limit": f"{settings.query_memory_mb}MB",
                 "temp_directory": str(self.temporary),
+                "max_temp_directory_size": f"{settings.query_temp_mb}MB",
                 "python_enable_replacements": "false",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
@@ -98,17 +113,21 @@ class Engine:
         view: View,
         *,
         tenant_id: str,
-        parameters: Sequence[Any] = (),
+        past: PastViews = _only_now,
+        parameters: Sequence[Any] | Mapping[str, Any] = (),
         wide: str = "bignum",
         starts: Callable[[Clock], None] = lambda clock: None,
     ) -> Iterator[Rows]:
         """Run SQL that a person wrote; gives its rows as a stream. Integers too wide for Arrow come
-        as `wide`: DuckDB's bignum, or varchar. `starts` gets what interrupts it, before it runs.
+        as `wide`: DuckDB's bignum, or varchar. `past` gives the views of AT (…). `starts` gets what
+        interrupts it, before it runs.
         """
         guarded = self._guard.check(sql)
         with self._cursor() as cursor:
             for table in guarded.tables:
-                self._create_view(cursor, table, view, tenant_id)
+                self._create_view(cursor, view_name(table), table, view, tenant_id)
+            for name, (table, at) in guarded.past.items():
+                self._create_view(cursor, name, table, past(at), tenant_id)
             clock = Clock(cursor, self._timeout)
             starts(clock)
             with self._sketches.named_on(cursor, clock, guarded.functions):
@@ -130,7 +149,7 @@ class Engine:
             cursor.register("tail", view.tail)
             cursor.execute(
                 f"create temp view events as select * from ({view.union_sql(from_us, to_us)})"
-                f" where tenant_id = {sql_text(tenant_id)}"
+                f" {view.where(tenant_id)}"
             )
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
@@ -153,12 +172,14 @@ class Engine:
         return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
 
     def _create_view(
-        self, cursor: duckdb.DuckDBPyConnection, table: str, view: View, tenant_id: str
+        self, cursor: duckdb.DuckDBPyConnection, name: str, table: str, view: View, tenant_id: str
     ) -> None:
-        name = view_name(table)
-        where = f"where tenant_id = {sql_text(tenant_id)}"
+        if view.hidden is not None and not is_timed(table):
+            raise not_timed(table)
+        where = view.where(tenant_id)
         if table == "events" or table.startswith("typed."):
-            cursor.register("tail", view.tail)
+            if view.tail_rows:
+                cursor.register("tail", view.tail)
             events = f"select * from ({view.union_sql()}) {where}"
         else:
             events = ""

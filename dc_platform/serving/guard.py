@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -37,6 +37,12 @@ TABLES = (
 # Tables that a tenant has by its own names; the engine knows which there are.
 OWN = re.compile(r"(?:ref|typed)\.[a-z][a-z0-9_]*")
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
+# What can be asked as of an older version.
+_TIMED = frozenset({"events", "silver.events"})
+# Each is bound by itself, which nothing interrupts: 200 natural joins take minutes, 50 half a second.
+_MOST_TABLES = 64
+# 5,000 of UNION or of subqueries take 10 to 20 s before anything interrupts them.
+_MOST_SELECTS = 200
 # They tell about the process, its files or its settings, write, wait, or reach past the lists above.
 _FORBIDDEN_FUNCTIONS = frozenset(
     {
@@ -60,6 +66,23 @@ _FORBIDDEN_FUNCTIONS = frozenset(
         "write_log",
     }
 )
+# They end the process: they go down into JSON that is nested 200,000 deep until the stack is full
+# (DuckDB 1.5), or take bytes for a state of an aggregate.
+_CRASHING_FUNCTIONS = frozenset(
+    {
+        "cast_to_type",
+        "combine",
+        "finalize",
+        "json_contains",
+        "json_deserialize_sql",
+        "json_group_structure",
+        "json_merge_patch",
+        "json_serialize_sql",
+        "json_structure",
+        "make_type",
+    }
+)
+_CRASHING_PREFIXES = ("__internal", "st_", "variant_")
 # Functions of ours that only our own macros call begin with it.
 HIDDEN = "dcp_"
 # PostgreSQL's functions about the catalog, but for these.
@@ -70,20 +93,42 @@ class RefusedError(Exception):
     """The SQL is not let through; the message says why and what is."""
 
 
+class At(NamedTuple):
+    """A moment of silver: unit `VERSION`, or `TIMESTAMP` (epoch milliseconds or ISO 8601)."""
+
+    unit: str
+    value: int | str
+
+
 @dataclass(frozen=True)
 class GuardedSql:
-    """SQL that may run, once its `tables` exist as views with the names of `view_name`. `functions`
-    are all that it names.
+    """SQL that may run, once its `tables` exist as views with the names of `view_name`, and those of
+    `past` (name of the view → table and moment). `functions` and `parameters` are all that it names.
     """
 
     sql: str
     tables: frozenset[str]
+    past: Mapping[str, tuple[str, At]]
     functions: frozenset[str]
+    parameters: frozenset[str]
 
 
 def is_table(name: str) -> bool:
     """Whether it is one of our tables, or may be one of the tenant's own."""
     return name in TABLES or OWN.fullmatch(name) is not None
+
+
+def is_timed(table: str) -> bool:
+    """Whether a table can be asked as of an older version; `not_timed` says that it cannot."""
+    return table in _TIMED or table.startswith("typed.")
+
+
+def not_timed(table: str) -> RefusedError:
+    """The refusal of a table that is there as it is now alone."""
+    return RefusedError(
+        f"{table} can be asked as it is now only; time travel is for events, silver.events and"
+        " typed.NAME."
+    )
 
 
 def no_table(name: str, own: Iterable[str] = ()) -> RefusedError:
@@ -114,7 +159,13 @@ class Guard:
                 raise RefusedError("The SQL is nested too deeply.") from None
             rewritten = cursor.execute("select json_deserialize_sql(?::json)", [text]).fetchone()
         assert rewritten is not None
-        return GuardedSql(rewritten[0], frozenset(walk.tables), frozenset(walk.functions))
+        return GuardedSql(
+            rewritten[0],
+            frozenset(walk.tables),
+            walk.past,
+            frozenset(walk.functions),
+            frozenset(walk.parameters),
+        )
 
 
 def _parse(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
@@ -139,12 +190,18 @@ class _Walk:
 
     def __init__(self) -> None:
         self.tables: set[str] = set()
+        self.past: dict[str, tuple[str, At]] = {}
         self.functions: set[str] = set()
+        self.parameters: set[str] = set()
+        self._named = self._selects = 0
 
     def node(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
         for entry in (node.get("cte_map") or {}).get("map") or []:
             # A query of WITH sees those before it, not itself and not those after it.
             self.node(entry["value"], ctes)
+            # Put in at each place that names it, 25 of them become 2^25 tables.
+            if entry["value"].get("materialized") == "CTE_MATERIALIZE_NEVER":
+                entry["value"]["materialized"] = "CTE_MATERIALIZE_DEFAULT"
             ctes = ctes | {_folded(entry["key"])}
         kind = node.get("type")
         if kind == "BASE_TABLE":
@@ -155,6 +212,12 @@ class _Walk:
             self._show(node)
         elif kind == "COLUMN_REF":
             _shorten(node)
+        elif kind == "SELECT_NODE":
+            self._select()
+        elif kind == "VALUE_PARAMETER":
+            self.parameters.add(node["identifier"])
+        if node.get("id") == "VARIANT":
+            raise RefusedError("The type VARIANT is not let through.")
         if node.get("class") in ("FUNCTION", "WINDOW"):
             self._function(_folded(node.get("function_name")))
         inner = ctes
@@ -173,7 +236,18 @@ class _Walk:
             for item in value:
                 self._children(item, ctes)
 
+    def _count(self) -> None:
+        self._named += 1
+        if self._named > _MOST_TABLES:
+            raise RefusedError(f"The SQL names more than {_MOST_TABLES} tables.")
+
+    def _select(self) -> None:
+        self._selects += 1
+        if self._selects > _MOST_SELECTS:
+            raise RefusedError(f"The SQL has more than {_MOST_SELECTS} SELECTs.")
+
     def _table_function(self, name: str) -> None:
+        self._count()
         if name not in _TABLE_FUNCTIONS:
             raise RefusedError(
                 f"Table function {name!r} is not let through;"
@@ -182,7 +256,8 @@ class _Walk:
 
     def _function(self, name: str) -> None:
         catalog = name.startswith("pg_") and name not in _PG_ALLOWED
-        if catalog or name in _FORBIDDEN_FUNCTIONS or name.startswith(HIDDEN):
+        crashing = name in _CRASHING_FUNCTIONS or name.startswith(_CRASHING_PREFIXES)
+        if catalog or crashing or name in _FORBIDDEN_FUNCTIONS or name.startswith(HIDDEN):
             raise RefusedError(f"Function {name!r} is not let through.")
         self.functions.add(name)
 
@@ -190,21 +265,49 @@ class _Walk:
         catalog, schema, name = (
             _folded(node[part]) for part in ("catalog_name", "schema_name", "table_name")
         )
-        if node.get("at_clause"):
-            raise RefusedError("AT (…) is not let through.")
+        self._count()
+        at = node.pop("at_clause", None)
         if not catalog and not schema and name in ctes:
+            if at:
+                raise not_timed(name)
             return
         full = f"{schema}.{name}" if schema else name
         if catalog or not is_table(full):
             raise no_table(full)
-        self.tables.add(full)
+        view = self._past(full, _moment(at)) if at else view_name(full)
+        if not at:
+            self.tables.add(full)
         node["alias"] = node["alias"] or node["table_name"]
-        node["schema_name"], node["table_name"] = "", view_name(full)
+        node["schema_name"], node["table_name"] = "", view
+
+    def _past(self, table: str, at: At) -> str:
+        """The name of the view of a table as it was."""
+        if not is_timed(table):
+            raise not_timed(table)
+        for view, known in self.past.items():
+            if known == (table, at):
+                return view
+        view = f"{view_name(table)}__at_{len(self.past)}"
+        self.past[view] = (table, at)
+        return view
 
     def _show(self, node: dict[str, Any]) -> None:
         # DESCRIBE and SUMMARIZE have a query; SHOW TABLES and its like have a name.
         if not node.get("query"):
             raise RefusedError(f"DESCRIBE takes a SELECT or one of {', '.join(TABLES)}.")
+
+
+def _moment(clause: Mapping[str, Any]) -> At:
+    value = clause["expr"]
+    if value.get("class") == "CAST":
+        value = value["child"]
+    constant = value["value"]["value"] if value.get("class") == "CONSTANT" else None
+    if isinstance(constant, bool) or not isinstance(constant, int | str):
+        raise RefusedError(
+            "AT takes a constant: events AT (VERSION => 12), or events AT (TIMESTAMP =>"
+            " '2025-11-25T10:00:00Z')."
+        )
+    return At(_folded(clause["unit"]).upper(), constant)
 
 
 def _folded(name: Any) -> str:

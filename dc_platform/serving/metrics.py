@@ -16,8 +16,10 @@ from dc_platform.serving.answers import completeness
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.query import microseconds
 from dc_platform.serving.refusals import KNOWN, refusal
-from dc_platform.serving.routes import Reader, current_view
+from dc_platform.serving.routes import InTurn, Reader
+from dc_platform.serving.series import MOST_SPANS, Datapoints, Fill, Shape, back_of, shaped
 from dc_platform.serving.view import View
+from dc_platform.serving.views import current_view
 
 router = APIRouter(prefix="/api/v1")
 MAX_DATAPOINTS = 100_000
@@ -27,7 +29,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SOURCE = "sourceId"
 
 
-@router.get("/metrics/{name}")
+@router.get("/metrics/{name}", dependencies=[InTurn])
 def get_metric(
     name: str,
     request: Request,
@@ -36,10 +38,15 @@ def get_metric(
     to: str | None = None,
     granularity: str = "1m",
     dimensions: str = "",
+    fill: Fill = "none",
+    window: Annotated[int, Query(ge=1, le=MOST_SPANS)] = 1,
+    compare: str | None = None,
 ) -> Response:
     """The metric per `granularity` and value of the `dimensions`; spans without a value are left out.
 
-    Times are epoch milliseconds or ISO 8601; the range is [from, to).
+    Times are epoch milliseconds or ISO 8601; the range is [from, to). `fill` says what stands in spans
+    without a value, `window` over how many spans an average moves, `compare` how far back the value is
+    that each is compared with.
     """
     metrics: Metrics = request.app.state.metrics
     engine: Engine = request.app.state.engine
@@ -48,15 +55,29 @@ def get_metric(
         raise HTTPException(404, f"There is no metric {name}; dcp metric list shows all.")
     names = [part.strip() for part in dimensions.split(",") if part.strip()]
     try:
-        content = datapoints(
-            engine,
-            current_view(request),
-            metric,
+        view, seconds = current_view(request), _seconds(granularity)
+
+        def ask(from_us: int | None, to_us: int | None) -> Datapoints:
+            found: Datapoints = datapoints(
+                engine,
+                view,
+                metric,
+                from_us=from_us,
+                to_us=to_us,
+                seconds=seconds,
+                dimensions=names,
+            )["datapoints"]
+            return found
+
+        points = shaped(
+            ask,
+            Shape(fill, window, back_of(compare) * 1000),
             from_us=microseconds("from", _time(from_)),
             to_us=microseconds("to", _time(to)),
-            seconds=_seconds(granularity),
-            dimensions=names,
+            span=seconds * 1000,
+            most=MAX_DATAPOINTS,
         )
+        content = {"datapoints": points, **completeness(view)}
     except KNOWN as error:
         raise refusal(error, bad=422) from error
     return Response(msgspec.json.encode(content), media_type="application/json")

@@ -19,9 +19,9 @@ from dc_platform.serving.measures import METRICS, Measures, Window
 from dc_platform.serving.monitor import Moment, Monitor
 from dc_platform.serving.overview import Span, overview
 from dc_platform.serving.query import microseconds
-from dc_platform.serving.routes import current_view
 from dc_platform.serving.sizes import Sizes
 from dc_platform.serving.view import View
+from dc_platform.serving.views import current_view
 
 router = APIRouter(prefix="/api/v1/monitoring")
 Reader = Annotated[TokenOwner, Depends(need_scope(Scope.QUERY))]

@@ -11,7 +11,7 @@ from dc_platform.registry.access import need_scope
 from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.quarantine import Filters, Quarantine
 from dc_platform.serving.refusals import KNOWN, refusal
-from dc_platform.serving.routes import current_view
+from dc_platform.serving.views import current_view
 
 router = APIRouter(prefix="/api/v1/quarantine")
 Reader = Annotated[TokenOwner, Depends(need_scope(Scope.QUERY))]

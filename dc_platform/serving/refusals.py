@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 
 from dc_platform.contracts.fields import QueryError
 from dc_platform.errors import RetriableError
+from dc_platform.lake.past import NoSuchVersionError
 from dc_platform.search.language import SyntaxMistakeError
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.rows import QueryTimeoutError
@@ -23,9 +24,11 @@ KNOWN = (
     QueryError,
     SyntaxMistakeError,
     QueryTimeoutError,
+    NoSuchVersionError,
     RetriableError,
     duckdb.Error,
     pa.ArrowException,
+    MemoryError,
 )
 _AGAIN = {"Retry-After": "2"}
 
@@ -39,11 +42,17 @@ def refusal(error: Exception, *, bad: int) -> HTTPException:
         return HTTPException(503, f"Try again soon: {reason}", headers=_AGAIN)
     if isinstance(error, QueryTimeoutError):
         return HTTPException(504, reason)
-    if isinstance(error, duckdb.OutOfMemoryException):
+    if isinstance(error, duckdb.OutOfMemoryException | MemoryError):
         return HTTPException(
             507,
-            "The query needs more memory than DCP_QUERY_MEMORY_MB lets it have: ask for fewer rows"
-            f" or groups. {reason}",
+            "The query needs more memory than DCP_QUERY_MEMORY_MB, or more disk to spill to than"
+            f" DCP_QUERY_TEMP_MB lets it have: ask for fewer rows or groups. {reason}",
+        )
+    if isinstance(error, duckdb.IOException):
+        return HTTPException(
+            503,
+            "Try again soon: a file that the query reads was replaced meanwhile, or cannot be read.",
+            headers=_AGAIN,
         )
     return HTTPException(bad, reason)
 

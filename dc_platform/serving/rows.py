@@ -7,7 +7,7 @@ like, and a query that gives no rows ends.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,7 +17,8 @@ import pyarrow as pa
 from dc_platform.errors import PlatformError
 from dc_platform.serving.guard import RefusedError
 
-_BATCH_ROWS = 20_000
+# Of events of 1 MiB these are as much as one batch of DuckDB's own.
+_BATCH_ROWS = 4096
 
 
 class QueryTimeoutError(PlatformError):
@@ -80,15 +81,16 @@ class Rows:
         cursor: duckdb.DuckDBPyConnection,
         clock: Clock,
         sql: str,
-        parameters: Sequence[Any],
+        parameters: Sequence[Any] | Mapping[str, Any],
         *,
         wide: str,
     ) -> None:
         self._clock = clock
+        bound = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
         with clock.running():
-            cursor.execute(sql, list(parameters))
+            cursor.execute(sql, bound)
             if rewritten := _without_strange_types(sql, cursor.description or [], wide):
-                cursor.execute(rewritten, list(parameters))
+                cursor.execute(rewritten, bound)
             self._reader: pa.RecordBatchReader = cursor.to_arrow_reader(_BATCH_ROWS)
             self.schema: pa.Schema = self._reader.schema
 
@@ -130,8 +132,6 @@ def _target(type_: Any, wide: str) -> str | None:
     kind = type_.id
     if kind in _WIDE:
         return None if kind == wide else wide
-    if kind == "variant":
-        return "json"
     if kind in _AS_TEXT:
         return "varchar"
     if kind not in ("list", "array", "struct", "map", "union"):

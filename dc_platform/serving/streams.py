@@ -74,7 +74,9 @@ async def first_of(
 
 
 class Streamed(StreamingResponse):
-    """Ends the query when its reader leaves, and frees what it holds before the next request."""
+    """Ends the query when its reader leaves, and frees what it holds before the next request; then it
+    calls `done`.
+    """
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Streamed(StreamingResponse):
         rest: Parts,
         interrupt: Callable[[], None],
         *,
+        done: Callable[[], None],
         frames: bool,
         **options: Any,
     ) -> None:
@@ -89,6 +92,7 @@ class Streamed(StreamingResponse):
         super().__init__(framed(parts) if frames else plain(parts), **options)
         self._rest = rest
         self._interrupt = interrupt
+        self._done = done
 
     async def listen_for_disconnect(self, receive: Receive) -> None:
         """Returns when the reader is gone; the thread that computes rows for him is told."""
@@ -103,3 +107,4 @@ class Streamed(StreamingResponse):
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._rest.close)
+            self._done()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dc_platform.contracts.fields import json_path, number_sql, quoted
-from dc_platform.contracts.shapes import Shape, TypedField, column_names
+from dc_platform.contracts.shapes import Shape, TypedField, column_names, free_name
 from dc_platform.lake.reference import Reference
 from dc_platform.lake.sql import sql_list, sql_text
 from dc_platform.serving.view import COLUMNS, SCHEMA
@@ -43,19 +43,11 @@ def typed_sql(shape: Shape, references: Mapping[str, Reference], events: str) ->
             f" (e.payload ->> {sql_text(json_path(enrichment.field))})"
         )
         for column in reference.columns.names:
-            name = _free(f"{enrichment.reference}_{column}", taken)
+            name = free_name(f"{enrichment.reference}_{column}", taken)
+            taken.add(name.lower())
             more.append(f"{alias}.{quoted(column)} as {quoted(name)}")
     selected = ", ".join([*(f"e.{name}" for name in COLUMNS.split(", ")), *fields, *more])
     return f"select {selected} from ({events}) e{''.join(joins)} where {where}"
-
-
-def _free(name: str, taken: set[str]) -> str:
-    number, wanted = 1, name
-    while name.lower() in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    taken.add(name.lower())
-    return name
 
 
 def _value(field: TypedField) -> str:

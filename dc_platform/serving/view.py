@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
-from dc_platform.lake.table import Snapshot, empty_select, files_sql, sql_list
+from dc_platform.lake.table import Snapshot, empty_select, files_sql, sql_list, sql_text
 from dc_platform.serving.chunks import Chunk
 
 SCHEMA = SILVER_EVENTS.file_schema
@@ -26,7 +26,8 @@ COLUMNS = ", ".join(SCHEMA.names)
 @dataclass(frozen=True, eq=False)
 class View:
     """`complete` is False while the tail does not hold all that Kafka has; then the answers hold up
-    to `up_to_ms` (append time, epoch milliseconds).
+    to `up_to_ms` (append time, epoch milliseconds). One of the past has no tail, and leaves out the
+    rows for which `hidden` holds, a condition in SQL; None: it is of now.
     """
 
     silver: Snapshot
@@ -34,6 +35,7 @@ class View:
     chunks: Sequence[Chunk] = field(default_factory=tuple)
     complete: bool = True
     up_to_ms: int = 0
+    hidden: str | None = None
 
     @cached_property
     def tail(self) -> pa.Table:
@@ -42,6 +44,11 @@ class View:
         if not tables:
             return SCHEMA.empty_table()
         return pa.concat_tables([whole(t, SCHEMA) for t in tables])
+
+    def where(self, tenant_id: str) -> str:
+        """The clause that leaves a tenant its rows."""
+        mine = f"where tenant_id = {sql_text(tenant_id)}"
+        return f"{mine} and ({self.hidden}) is not true" if self.hidden is not None else mine
 
     @property
     def tail_rows(self) -> int:

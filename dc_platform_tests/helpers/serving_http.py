@@ -14,6 +14,8 @@ from fastapi import FastAPI
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database, migrate
 from dc_platform.registry.metrics import Metrics
+from dc_platform.registry.reports import Reports
+from dc_platform.registry.retention import Retention
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, Tokens
 from dc_platform.serving import (
@@ -23,8 +25,11 @@ from dc_platform.serving import (
     pages,
     quarantine_routes,
     refusals,
+    reports,
     routes,
 )
+from dc_platform.serving.past import Past
+from dc_platform.serving.turns import Turns
 from dc_platform_tests.helpers.serving import Served
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
@@ -50,9 +55,13 @@ class Door:
         self.app.state.tokens = TokenRing(Tokens(self.database), seconds=60)
         self.app.state.sources = self.sources
         self.app.state.metrics = Metrics(self.database)
+        self.retention = Retention(self.database)
+        self.app.state.reports = Reports(self.database)
+        self.app.state.past = Past(served.lake, self.retention)
+        self.app.state.turns = Turns(running=24, per_tenant=8, seconds=10)
         for router in (
             *(routes.router, monitoring.router, quarantine_routes.router),
-            *(pages.router, metrics.router),
+            *(pages.router, metrics.router, reports.router),
         ):
             self.app.include_router(router)
         page.install(self.app)
