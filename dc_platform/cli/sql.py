@@ -14,6 +14,7 @@ import typer
 
 from dc_platform.cli.options import DataDir, settings_of
 from dc_platform.cli.trino_rows import QueryFailedError
+from dc_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
