@@ -220,6 +220,12 @@ class Settings(BaseSettings):
     query_timeout_seconds: float = Field(
         60.0, gt=0, description="Longest work of a query on its next rows."
     )
+    query_cache_mb: int = Field(
+        64,
+        ge=0,
+        description="Memory of the answers that are kept until the data that they are of changes,"
+        " beside DCP_QUERY_MEMORY_MB; an answer may take an eighth of it, and 0 keeps none.",
+    )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
     # --- gold ---
