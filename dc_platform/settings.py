@@ -238,6 +238,12 @@ class Settings(BaseSettings):
         description="Private memory of a serving process (RLIMIT_DATA), which ends a query that would"
         " take more; 0: what tail, identities and queries may have, and 3 GiB.",
     )
+    query_cache_mb: int = Field(
+        64,
+        ge=0,
+        description="Memory of the answers that are kept until the data that they are of changes,"
+        " beside DCP_QUERY_MEMORY_MB; an answer may take an eighth of it, and 0 keeps none.",
+    )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
     # --- gold ---

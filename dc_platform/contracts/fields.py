@@ -27,6 +27,12 @@ TIMES = frozenset({"event_time", "received_at", "processed_at"})
 _NAME = r"[^.\[\]\"'\\*\x00]+"
 _PATH = re.compile(rf"{_NAME}(?:\[\d{{1,9}}\]|\.{_NAME})*")
 
+_SPAN = re.compile(r"([1-9]\d{0,5})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+# 2000-01-03, a Monday, as DuckDB's time_bucket has it.
+_ORIGIN_US = 946_857_600_000_000
+_YEAR_1_US = -62_135_596_800_000_000
+
 
 class QueryError(ValueError):
     """The query cannot be run; the message names the field."""
@@ -52,6 +58,12 @@ def text_sql(field: str, parameters: Parameters) -> str:
     tag = field.removeprefix("metadata.tags.")
     if tag != field:
         return f"tags[{parameters.name(tag)}]"
+    if field.startswith("metadata."):
+        known = [name for name in ENVELOPE if name.startswith("metadata.")]
+        raise QueryError(
+            f"field {field!r} is unknown: there are {', '.join(known)} and metadata.tags.NAME; what the"
+            f" payload has is payload.{field}"
+        )
     return f"try(payload ->> {parameters.name(json_path(field))})"
 
 
@@ -84,6 +96,25 @@ def json_path(field: str) -> str:
         )
     steps = re.findall(r"[^.\[\]]+|\[\d+\]", path)
     return "$" + "".join(s if s.startswith("[") else f'."{s}"' for s in steps)
+
+
+def seconds_of(span: str) -> int | None:
+    """The seconds of a span, a number and s, m, h or d as in 5m; None of what is none."""
+    found = _SPAN.fullmatch(span)
+    return int(found[1]) * _SECONDS[found[2]] if found else None
+
+
+def span_sql(column: str, seconds: int) -> str:
+    """The begin of the span that a time lies in, epoch milliseconds. Spans begin at midnight UTC as far
+    as they divide a day, those of weeks on Mondays.
+
+    In integers: DuckDB's time_bucket takes three times as long. The origin is moved to before all
+    times, because DuckDB's remainder of a negative number is negative.
+    """
+    width = seconds * 1_000_000
+    origin = _ORIGIN_US - -(-(_ORIGIN_US - _YEAR_1_US) // width) * width
+    micros = f"epoch_us({column})"
+    return f"(({micros} - ({micros} - ({origin})) % {width}) // 1000)"
 
 
 def quoted(name: str) -> str:

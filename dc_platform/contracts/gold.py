@@ -35,6 +35,7 @@ EVENTS_HOURLY = GoldSpec(
             ("event_type", pa.string()),
             ("event_count", pa.int64()),
             ("row_count", pa.int64()),
+            ("weight", SUM),
             ("unique_users", pa.int64()),
             ("value_count", pa.int64()),
             ("value_outside", pa.int64()),
@@ -59,6 +60,7 @@ EVENTS_HOURLY = GoldSpec(
         "hour": "Hour (UTC) of event_time.",
         "event_count": _EVENT_COUNT,
         "row_count": "Rows of silver.events.",
+        "weight": "Sum of 1/sample_rate, not rounded: what event_count is of, and adds up exactly.",
         "unique_users": "Different payload.userId, or payload.user_id where there is none, that are"
         " text, a number, true or false.",
         "value_count": "Rows whose payload.value is a JSON number below 10^18 (either sign).",
@@ -79,6 +81,7 @@ EVENTS_HOURLY = GoldSpec(
         "hour_date": "UTC date of hour: the partition.",
     },
     grain=("hour", "tenant_id", "source_id", "event_type"),
+    added=("weight",),
 )
 
 SOURCES_DAILY = GoldSpec(

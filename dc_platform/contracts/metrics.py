@@ -16,12 +16,12 @@ from dc_platform.contracts.fields import (
     field_sql,
     numeric_sql,
 )
+from dc_platform.contracts.weights import SUMMED_SQL, WEIGHT_SQL, rounded_sql, sum_sql
 
 # A name can stand in the condition of an alert: cpu_usage > 80.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 MAX_DIMENSIONS = 16
-# As many places before the point as sums of 10^11 of them need (decimal(38, 9)).
-_SUMMED = "abs(weighted) < 1e18"
+_SUMMED = SUMMED_SQL.format("weighted")
 
 
 class AggregationType(StrEnum):
@@ -120,13 +120,9 @@ class DefinedMetric:
         }
 
 
-# An event counts for those that sampling left out.
-WEIGHT_SQL = "coalesce(try_cast(1 / sample_rate as decimal(38, 9)), 1)"
-
-
 def rounded(condition: str) -> str:
     """The number of events for which the condition holds, sampling's left out counted."""
-    return f"coalesce(round(sum(weight) filter ({condition})), 0)::bigint"
+    return rounded_sql(f"sum(weight) filter ({condition})")
 
 
 def values_sql(
@@ -164,20 +160,33 @@ def values_sql(
     )
 
 
-SUM_SQL = f"sum(try_cast(weighted as decimal(38, 9))) filter ({_SUMMED})"
+SUM_SQL = sum_sql("weighted")
+# Weights of the values; without those that SUM_SQL leaves out.
+WEIGHTS_SQL = f"sum(weight) filter (weighted is null or {_SUMMED})"
 OUTSIDE_SQL = rounded(f"not {_SUMMED}")
 
 
 def aggregate_sql(kind: AggregationType) -> str:
     """The metric's value, DOUBLE, over rows of `values_sql`."""
-    if kind is AggregationType.COUNT:
-        return f"{rounded('true')}::double"
+    parts = {
+        "value_weight": WEIGHTS_SQL,
+        "value_sum": SUM_SQL,
+        "value_min": "min(value)",
+        "value_max": "max(value)",
+    }
     if kind is AggregationType.UNIQUE:
         return "count(distinct value)::double"
-    if kind is AggregationType.SUM:
-        return f"({SUM_SQL})::double"
-    if kind is AggregationType.AVG:
-        return f"({SUM_SQL})::double / (sum(weight) filter ({_SUMMED}))::double"
-    if kind in (AggregationType.MIN, AggregationType.MAX):
-        return f"{kind.lower()}(value)::double"
+    if kind in WHOLE:
+        return WHOLE[kind].format(**parts)
     return f"quantile_cont(value, {int(kind[1:]) / 100})"
+
+
+# What can be put together of parts: of hours, of gold and of the rest. Adding a zero makes one of the
+# two zeros that are the least value by turns.
+WHOLE = {
+    AggregationType.COUNT: f"{rounded_sql('{value_weight}')}::double",
+    AggregationType.SUM: "({value_sum})::double",
+    AggregationType.AVG: "({value_sum})::double / ({value_weight})::double",
+    AggregationType.MIN: "{value_min}::double + 0e0",
+    AggregationType.MAX: "{value_max}::double + 0e0",
+}

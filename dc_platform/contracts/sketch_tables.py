@@ -77,6 +77,7 @@ METRICS_HOURLY = GoldSpec(
             ("dimensions", DIMENSIONS),
             ("value", pa.float64()),
             ("value_count", pa.int64()),
+            ("value_weight", SUM),
             ("value_sum", SUM),
             ("value_outside", pa.int64()),
             ("value_min", pa.float64()),
@@ -100,6 +101,8 @@ METRICS_HOURLY = GoldSpec(
         "aggregation_type": "SUM, AVG, COUNT, MAX, MIN, P50, P95, P99 or UNIQUE.",
         "dimensions": "Values of the definition's dimensions; one that the events lack is left out.",
         "value": "What the metric's aggregation_type says of the row's events.",
+        "value_weight": "Sum of 1 / sample_rate of the values, not rounded, without those of"
+        " value_outside: value_sum / value_weight is the mean, and of COUNT it is the count.",
         "value_sum": "Sum of the values, each weighted 1 / sample_rate; null for COUNT and UNIQUE.",
         "value_outside": "Values of 1e18 and more (or of -1e18 and less), which value_sum leaves out.",
         "value_min": "Smallest value; null for COUNT and UNIQUE.",
@@ -112,6 +115,7 @@ METRICS_HOURLY = GoldSpec(
     # And the dimensions, a map, which Arrow cannot sort by: rows are made in their order, and sorting
     # by the others leaves them in it.
     grain=("hour", "tenant_id", "name", "source_id"),
+    added=("value_weight",),
 )
 
 SKETCH_TABLES = (SKETCHES_HOURLY, METRICS_HOURLY)

@@ -16,6 +16,7 @@ from dc_platform.contracts.fields import Parameters
 from dc_platform.contracts.metrics import (
     OUTSIDE_SQL,
     SUM_SQL,
+    WEIGHTS_SQL,
     AggregationType,
     DefinedMetric,
     aggregate_sql,
@@ -71,7 +72,7 @@ def _rows(
         "tenant_id": metric.tenant_id,
         "aggregation_type": definition.aggregation_type.value,
     }
-    plain = ["source_id", "value", "value_count"]
+    plain = ["source_id", "value", "value_count", "value_weight"]
     plain += _NUMBERS if definition.aggregation_type.of_numbers else []
     dimensions = [f"d{n}" for n in range(len(definition.dimensions))]
     parameters = Parameters()
@@ -119,6 +120,7 @@ def _sql(hour: datetime, metric: DefinedMetric, parameters: Parameters) -> str:
         keys,
         f"{aggregate_sql(kind)} as value",
         f"{rounded('true')} as value_count",
+        f"coalesce({WEIGHTS_SQL}, 0) as value_weight",
         *(f"{sql} as {name}" for name, sql in numbers.items()),
         f"{sketched} as sketched",
     ]

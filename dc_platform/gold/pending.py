@@ -28,6 +28,16 @@ _EPOCH = date(1970, 1, 1).toordinal()
 _FOLLOWED = ((SILVER_EVENTS, "event_time"), (SILVER_QUARANTINE, "received_at"))
 
 
+def covered_app(spec: TableSpec, table_id: str) -> str:
+    """Whose txn in a table of gold says which version of a table is covered."""
+    return f"gold/{models_hash()}/{spec.name}/{table_id}"
+
+
+def metrics_app(silver_id: str) -> str:
+    """Whose txn says with which version of the registry metrics are defined."""
+    return f"gold/metrics/{silver_id}"
+
+
 class Pinned:
     """Gold and what it is built from, at one moment.
 
@@ -60,7 +70,7 @@ class Pinned:
 
     def app_id(self, spec: TableSpec) -> str:
         """Whose txn says which version of a table is covered."""
-        return f"gold/{models_hash()}/{spec.name}/{self.followed[spec.name].id}"
+        return covered_app(spec, self.followed[spec.name].id)
 
     def covered(self, spec: TableSpec) -> int | None:
         """The version of a table that all of gold covers; None when a table of gold covers none."""
@@ -71,7 +81,7 @@ class Pinned:
     @property
     def metrics_app(self) -> str:
         """Whose txn says with which version of the registry metrics are defined."""
-        return f"gold/metrics/{self.followed[SILVER_EVENTS.name].id}"
+        return metrics_app(self.followed[SILVER_EVENTS.name].id)
 
     @property
     def metrics_version(self) -> int | None:

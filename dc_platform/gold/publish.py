@@ -21,7 +21,7 @@ from dc_platform.contracts.gold import GoldSpec
 from dc_platform.gold.build import of_partitions
 from dc_platform.gold.pending import Pinned, Work, date_of
 from dc_platform.lake.balance import HOUR_US
-from dc_platform.lake.parquet import DataFile, read_batches, write_file
+from dc_platform.lake.parquet import DataFile, read_batches, whole, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.points import Point, Reached, unarmed
@@ -152,7 +152,7 @@ def _read(spec: GoldSpec, snapshot: Snapshot) -> pa.Table:
     days = snapshot.actions["partition.hour_date"].to_pylist()
     for path, day in zip(snapshot.paths, days, strict=True):
         for piece in read_batches(path, spec.file_schema.names):
-            rows = pa.Table.from_batches([piece]).cast(spec.file_schema)
+            rows = whole(pa.Table.from_batches([piece]), spec.file_schema)
             dates = pa.repeat(pa.scalar(day, pa.date32()), len(rows))
             pieces.append(rows.append_column("hour_date", dates).select(spec.columns.names))
     return pa.concat_tables(pieces) if pieces else spec.columns.empty_table()

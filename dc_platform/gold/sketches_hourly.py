@@ -14,8 +14,9 @@ import duckdb
 import pyarrow as pa
 
 from dc_platform.contracts.fields import Parameters, json_path, number_sql
-from dc_platform.contracts.metrics import WEIGHT_SQL, rounded
+from dc_platform.contracts.metrics import rounded
 from dc_platform.contracts.sketch_tables import SKETCHES_HOURLY
+from dc_platform.contracts.weights import WEIGHT_SQL
 from dc_platform.gold.hours import each_hour, of_hour, within
 from dc_platform.gold.quantiles import quantiles, quantiles_of
 from dc_platform.gold.sketches import MAX_ITEM_CHARACTERS, hll_estimate, hll_of, items_of

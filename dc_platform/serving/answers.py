@@ -1,44 +1,147 @@
-"""Runs a query of design 4.2 and shapes its answer."""
+"""Answers a query of design 4.2: from the cache, from gold and the rest, or from all events."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
+from dc_platform.contracts.fields import Parameters
+from dc_platform.contracts.gold import EVENTS_HOURLY
 from dc_platform.serving.engine import Engine
-from dc_platform.serving.query import Compiled, Query
+from dc_platform.serving.plan import Plan, explained, plan
+from dc_platform.serving.query import Compiled, Query, Statement, cursor_of
 from dc_platform.serving.results import plain_rows
 from dc_platform.serving.values import jsonable
 from dc_platform.serving.view import View
 
+# Of gold.events_hourly, as `hours` has them (`groupings.py`).
+_HOURS = ", ".join(
+    [
+        *("hour as event_time", "source_id", "event_type"),
+        *("weight", "row_count", "first_event_time", "last_event_time"),
+    ]
+)
+
 
 def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[str, Any]:
-    """`results`, `totalCount` (events that match, before the limit) and `executionTime` in ms."""
+    """`results`, `totalCount` (events that match, before the limit), `executionTime` in ms; where there
+    are others `nextCursor` or `more`, and where it is asked for the `plan`.
+    """
     begun = time.perf_counter()
     compiled = Compiled(query)
-    results: list[dict[str, Any]] = []
-    with engine.run_on_events(
-        compiled.count.sql,
-        view,
-        tenant_id=tenant_id,
-        parameters=compiled.count.parameters,
-        from_us=compiled.from_us,
-        to_us=compiled.to_us,
-    ) as cursor:
-        row = cursor.fetchone()
-        total = int(row[0]) if row else 0
-        for statement in compiled.statements:
-            table = cursor.execute(statement.sql, statement.parameters).to_arrow_table()
-            for batch in table.to_batches():
-                results += plain_rows(batch) if query.aggregations else events_of(batch.to_pylist())
+    asked = _Asked(engine, view, tenant_id, explain=query.explain)
+    content: dict[str, Any] = {"results": []}
+    total: int | None = None
+    tables = asked.tables(compiled.statements if query.limit else [])
+    for statement, table in zip(compiled.statements, tables, strict=False):
+        if table.num_rows > query.limit:
+            table = table.slice(0, query.limit)
+            content |= {"more": True} if query.aggregations else _next(table)
+        if table.num_columns > len(statement.columns) and table.num_rows and total is None:
+            total = table.column(table.num_columns - 1)[0].as_py()
+        names = list(statement.columns)
+        table = table.select(range(len(names))).rename_columns(names)
+        for batch in table.to_batches():
+            rows = plain_rows(batch) if query.aggregations else events_of(batch.to_pylist())
+            content["results"] += rows
+    if total is None:
+        [counted] = asked.tables([compiled.count])
+        total = counted.column(0)[0].as_py()
+    content["totalCount"] = total
+    content["executionTime"] = round((time.perf_counter() - begun) * 1000)
+    if query.explain:
+        content["plan"] = asked.shown()
+    return {**content, **completeness(view)}
+
+
+class _Asked:
+    """The statements of a query over one view."""
+
+    def __init__(self, engine: Engine, view: View, tenant_id: str, *, explain: bool) -> None:
+        self._engine = engine
+        self._view = view
+        self._tenant_id = tenant_id
+        self._explain = explain
+        self._steps: list[dict[str, Any]] = []
+
+    def tables(self, statements: Sequence[Statement]) -> list[pa.Table]:
+        """What each of the statements gives."""
+        return [self._table(statement) for statement in statements]
+
+    def _table(self, statement: Statement) -> pa.Table:
+        cache = self._engine.answers
+        key = cache.key(
+            self._view,
+            statement.from_us,
+            statement.to_us,
+            self._tenant_id,
+            statement.sql,
+            statement.parameters,
+        )
+        found = cache.get(key)
+        hit = found is not None
+        chosen = None if hit and not self._explain else self._plan(statement)
+        begun = time.perf_counter()
+        if found is None:
+            found = self._run(statement, chosen)
+            cache.put(key, found)
+        if self._explain:
+            seconds = time.perf_counter() - begun
+            self._steps.append(self._step(statement, chosen, hit, seconds))
+        return found
+
+    def _plan(self, statement: Statement) -> Plan | str:
+        if statement.parts is None:
+            return statement.why or ""
+        gold = self._engine.coverage(EVENTS_HOURLY).of(self._view.silver)
+        return plan(self._view, gold, statement.from_us, statement.to_us)
+
+    def _run(self, statement: Statement, chosen: Plan | str | None) -> pa.Table:
+        if isinstance(chosen, Plan) and statement.parts is not None:
+            parameters = Parameters(statement.parameters, tenant=self._tenant_id)
+            sql = chosen.sql(statement.parts, _HOURS)
+            with self._engine.run_own(sql, parameters, tail=self._view.tail) as cursor:
+                return cursor.to_arrow_table()
+        with self._engine.run_on_events(
+            statement.sql,
+            self._view,
+            tenant_id=self._tenant_id,
+            parameters=statement.parameters,
+            from_us=statement.from_us,
+            to_us=statement.to_us,
+        ) as cursor:
+            return cursor.to_arrow_table()
+
+    # --- explain ---
+
+    def _step(
+        self, statement: Statement, chosen: Plan | str | None, hit: bool, seconds: float
+    ) -> dict[str, Any]:
+        return {
+            "columns": list(statement.columns),
+            "cache": "hit" if hit else "miss",
+            "milliseconds": round(seconds * 1000, 3),
+            **explained(self._view, chosen or "", statement.from_us, statement.to_us),
+        }
+
+    def shown(self) -> dict[str, Any]:
+        """The plan, as JSON."""
+        return {
+            "silverVersion": self._view.silver.version,
+            "statements": self._steps,
+        }
+
+
+def _next(table: pa.Table) -> dict[str, Any]:
+    """The cursor of what comes after the last event of a page."""
+    last = table.slice(table.num_rows - 1).select(["event_time", "event_id", "source_id"])
+    micros = last["event_time"].cast(pa.int64())[0].as_py()
     return {
-        "results": results,
-        "totalCount": total,
-        "executionTime": round((time.perf_counter() - begun) * 1000),
-        **completeness(view),
+        "nextCursor": cursor_of(micros, last["event_id"][0].as_py(), last["source_id"][0].as_py())
     }
 
 

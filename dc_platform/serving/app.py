@@ -97,12 +97,14 @@ def create_app(settings: Settings) -> FastAPI:
     def healthz(response: Response) -> dict[str, Any]:
         """Whether this process can answer completely; 503 while it cannot."""
         tail: Tail = app.state.tail
+        answers = app.state.engine.answers
         complete = tail.view is not None and tail.view.complete
         response.status_code = 200 if complete else 503
         return {
             "complete": complete,
             "silverVersion": tail.view.silver.version if tail.view else None,
             "tailRows": tail.view.tail_rows if tail.view else 0,
+            "cache": {"hits": answers.hits, "misses": answers.misses, "bytes": answers.bytes},
         }
 
     return app

@@ -17,10 +17,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dc_platform.contracts.gold import EVENTS_HOURLY
+from dc_platform.contracts.sketch_tables import METRICS_HOURLY
+from dc_platform.contracts.spec import GoldSpec
 from dc_platform.contracts.tables import SILVER_EVENTS, TABLES, TableSpec
 from dc_platform.lake.sql import sql_list, table_sql
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
+from dc_platform.serving.cache import ResultCache
+from dc_platform.serving.covered import Coverage
 from dc_platform.serving.guard import (
     OWN,
     At,
@@ -79,6 +84,10 @@ class Engine:
         self._timeout = settings.query_timeout_seconds
         self._guard = Guard()
         self._snapshots = Snapshots(lake)
+        self._coverage = {
+            spec.name: Coverage(lake, spec) for spec in (EVENTS_HOURLY, METRICS_HOURLY)
+        }
+        self.answers = ResultCache(settings.query_cache_mb * 2**20)
         self._specs = {spec.name: spec for spec in TABLES}
         tail = settings.data_dir.absolute() / "tail"
         # Where DuckDB spills to.
@@ -166,6 +175,10 @@ class Engine:
                 cursor.register(name, table)
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
+
+    def coverage(self, spec: GoldSpec) -> Coverage:
+        """Which hours an hourly table of gold can answer."""
+        return self._coverage[spec.name]
 
     def snapshot(self, spec: TableSpec, view: View) -> Snapshot:
         """A table as a query over `view` sees it."""

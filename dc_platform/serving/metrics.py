@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from dc_platform.contracts.fields import Parameters
-from dc_platform.contracts.metrics import DefinedMetric, MetricError, aggregate_sql, values_sql
+from dc_platform.contracts.fields import seconds_of
+from dc_platform.contracts.metrics import DefinedMetric, MetricError
 from dc_platform.registry.metrics import Metrics
 from dc_platform.serving.answers import completeness
 from dc_platform.serving.engine import Engine
+from dc_platform.serving.metric_plan import SOURCE, MetricPlan
 from dc_platform.serving.query import microseconds
 from dc_platform.serving.refusals import KNOWN, refusal
 from dc_platform.serving.routes import InTurn, Reader
@@ -23,10 +24,6 @@ from dc_platform.serving.views import current_view
 
 router = APIRouter(prefix="/api/v1")
 MAX_DATAPOINTS = 100_000
-_GRANULARITY = re.compile(r"([1-9]\d{0,5})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-# Not a dimension of the definition, and always there.
-_SOURCE = "sourceId"
 
 
 @router.get("/metrics/{name}", dependencies=[InTurn])
@@ -41,6 +38,7 @@ def get_metric(
     fill: Fill = "none",
     window: Annotated[int, Query(ge=1, le=MOST_SPANS)] = 1,
     compare: str | None = None,
+    explain: bool = False,
 ) -> Response:
     """The metric per `granularity` and value of the `dimensions`; spans without a value are left out.
 
@@ -56,9 +54,10 @@ def get_metric(
     names = [part.strip() for part in dimensions.split(",") if part.strip()]
     try:
         view, seconds = current_view(request), _seconds(granularity)
+        plans: list[dict[str, Any]] = []
 
         def ask(from_us: int | None, to_us: int | None) -> Datapoints:
-            found: Datapoints = datapoints(
+            answer = datapoints(
                 engine,
                 view,
                 metric,
@@ -66,7 +65,10 @@ def get_metric(
                 to_us=to_us,
                 seconds=seconds,
                 dimensions=names,
-            )["datapoints"]
+                explain=explain,
+            )
+            plans.extend([answer["plan"]] if explain else [])
+            found: Datapoints = answer["datapoints"]
             return found
 
         points = shaped(
@@ -78,6 +80,9 @@ def get_metric(
             most=MAX_DATAPOINTS,
         )
         content = {"datapoints": points, **completeness(view)}
+        if explain:
+            # Of the time that was asked for; what it is compared with is planned alike.
+            content["plan"] = plans[0]
     except KNOWN as error:
         raise refusal(error, bad=422) from error
     return Response(msgspec.json.encode(content), media_type="application/json")
@@ -92,45 +97,35 @@ def datapoints(
     to_us: int | None,
     seconds: int,
     dimensions: Sequence[str],
+    explain: bool = False,
 ) -> dict[str, Any]:
     """The answer: `datapoints` of `timestamp` (epoch milliseconds), `value`, `dimensions`, in order of
-    time. Times are in epoch microseconds.
+    time; with `explain` also the `plan`. Times are in epoch microseconds.
     """
     definition = metric.definition
-    known = (*definition.dimensions, _SOURCE)
+    known = (*definition.dimensions, SOURCE)
     for dimension in dimensions:
         if dimension not in known:
             raise MetricError(
                 f"dimensions: {definition.name} has {', '.join(known)}, not {dimension}"
             )
-    parameters = Parameters()
-    where = []
-    if from_us is not None:
-        where.append(f"event_time >= make_timestamptz({parameters.name(from_us)}::bigint)")
-    if to_us is not None:
-        where.append(f"event_time < make_timestamptz({parameters.name(to_us)}::bigint)")
-    values = values_sql(definition, dimensions, "events", where, parameters)
-    keys = ", ".join(["moment", *(f"d{n}" for n in range(len(dimensions)))])
-    span = f"time_bucket(to_seconds({parameters.name(seconds)}), event_time)"
-    sql = (
-        f"select {keys}, {aggregate_sql(definition.aggregation_type)} as value"
-        f" from (select epoch_ms({span}) as moment, * from ({values}) as v) as s"
-        f" group by {keys} order by {keys} limit {MAX_DATAPOINTS + 1}"
-    )
-    with engine.run_on_events(
-        sql,
+    asked = MetricPlan(
+        engine,
         view,
-        tenant_id=metric.tenant_id,
-        parameters=parameters,
+        metric,
         from_us=from_us,
         to_us=to_us,
-    ) as cursor:
-        rows = cursor.fetchall()
-    if len(rows) > MAX_DATAPOINTS:
+        seconds=seconds,
+        dimensions=dimensions,
+        limit=MAX_DATAPOINTS + 1,
+    )
+    table = asked.table()
+    if len(table) > MAX_DATAPOINTS:
         raise MetricError(
             f"granularity: these are more than {MAX_DATAPOINTS} datapoints; ask for longer spans,"
             " less time or fewer dimensions"
         )
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
     return {
         "datapoints": [
             {
@@ -142,15 +137,16 @@ def datapoints(
             }
             for at, *found, value in rows
         ],
+        **({"plan": asked.shown()} if explain else {}),
         **completeness(view),
     }
 
 
 def _seconds(granularity: str) -> int:
-    found = _GRANULARITY.fullmatch(granularity)
+    found = seconds_of(granularity)
     if found is None:
         raise MetricError(f"granularity: a number and s, m, h or d, as in 5m; got {granularity!r}")
-    return int(found[1]) * _SECONDS[found[2]]
+    return found
 
 
 def _time(text: str | None) -> int | str | None:

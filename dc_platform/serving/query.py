@@ -1,48 +1,26 @@
-"""The query of design 4.2 to SQL. Pure: names become quoted paths (`contracts/fields.py`), values
-become parameters.
+"""The query of design 4.2: its body, and the statements that answer it. Pure.
+
+No text of a person reaches SQL: values, names of tags and payload paths are parameters, and columns are
+numbered; what they are called comes back in with the answer.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, Literal, NamedTuple
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from dc_platform.contracts.fields import (
-    TIMES,
-    Parameters,
-    QueryError,
-    column_of,
-    field_sql,
-    number_sql,
-    numeric_sql,
-    quoted,
-)
-from dc_platform.contracts.identity import canonical_uuid
+from dc_platform.contracts.fields import Parameters, QueryError
+from dc_platform.serving.conditions import Operator, condition_sql
+from dc_platform.serving.conditions import microseconds as microseconds
+from dc_platform.serving.groupings import Grouping, Part, topped
 
-Operator = Literal[
-    "=", "==", "!=", "<>", "<", "<=", ">", ">=", "in", "not in", "contains", "exists"
-]
-Function = Literal["COUNT", "SUM", "AVG", "MIN", "MAX", "P50", "P95", "P99", "UNIQUE"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# From here on a double no longer tells an integer from its neighbours.
-_EXACT = 2**53
-_HUGE = 2**126
-_COMPARISONS = {
-    "=": "=",
-    "==": "=",
-    "!=": "<>",
-    "<>": "<>",
-    "<": "<",
-    "<=": "<=",
-    ">": ">",
-    ">=": ">=",
-}
+Function = Literal["COUNT", "SUM", "AVG", "MIN", "MAX", "P50", "P95", "P99", "UNIQUE", "TOPK"]
 
 
 class Filter(BaseModel):
@@ -57,11 +35,11 @@ class Filter(BaseModel):
     @field_validator("operator", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
-        return value.strip().lower() if isinstance(value, str) else value
+        return " ".join(value.lower().split()) if isinstance(value, str) else value
 
 
 class Aggregation(BaseModel):
-    """One aggregate, per value of `groupBy`."""
+    """One aggregate, per value of `groupBy`; `k` is how many values TOPK gives."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -69,11 +47,29 @@ class Aggregation(BaseModel):
     function: Function
     group_by: list[str] = Field(default_factory=list, alias="groupBy", max_length=16)
     alias: str | None = Field(default=None, alias="as", max_length=128)
+    k: int = Field(default=10, ge=1, le=1000)
 
     @field_validator("function", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
         return value.strip().upper() if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """What it is called in the results: `avg_duration`, `count`."""
+        function = self.function.lower()
+        return self.alias or (
+            function if self.field in (None, "", "*") else f"{function}_{self.field}"
+        )
+
+
+class Order(BaseModel):
+    """What results are ordered by: `timestamp` of events; a name of a group's results."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(min_length=1, max_length=640)
+    direction: Literal["asc", "desc"] = "asc"
 
 
 class Query(BaseModel):
@@ -85,154 +81,158 @@ class Query(BaseModel):
     to: int | float | str | None = None
     filters: list[Filter] = Field(default_factory=list, max_length=64)
     aggregations: list[Aggregation] = Field(default_factory=list, max_length=32)
+    order_by: list[Order] = Field(default_factory=list, alias="orderBy", max_length=8)
     limit: int = Field(default=1000, ge=0, le=100_000)
+    cursor: str | None = Field(default=None, max_length=2048)
+    explain: bool = False
 
 
-class Statement(NamedTuple):
-    """SQL and the parameters that it names."""
+@dataclass(frozen=True)
+class Statement:
+    """SQL over the relation `events`, with its parameters. The first `columns` of what it gives are
+    called so; is there one more, it is the number of events that match.
+
+    `parts`: what it is over `events` and `hours`, rows of gold.events_hourly; None where these cannot
+    answer it, which `why` says.
+    """
 
     sql: str
     parameters: dict[str, Any]
+    columns: Sequence[str]
+    from_us: int | None
+    to_us: int | None
+    parts: str | None = None
+    why: str | None = None
 
 
 class Compiled:
     """The statements of a query. `count` counts what matches, before the limit."""
 
     def __init__(self, query: Query) -> None:
-        self._parameters = Parameters()
         self._query = query
         self.from_us = microseconds("from", query.from_)
         self.to_us = microseconds("to", query.to)
-        self.count = self._statement(lambda where: f"select count(*) from events{where}")
-        if query.aggregations:
-            self.statements = self._aggregates(query)
-        else:
-            self.statements = [self._statement(self._events)]
+        self.after = _position(query.cursor)
+        if query.aggregations and query.cursor is not None:
+            raise QueryError("cursor: groups come on one page; ask for more of them with limit")
+        self.count = self._groups(Grouping((), Parameters()), ["count"], ungrouped=True)
+        self.statements = self._aggregates() if query.aggregations else [self._events()]
 
-    def _statement(self, sql: Callable[[str], str]) -> Statement:
-        self._parameters = Parameters()
-        text = sql(self._where(self._query))
-        return Statement(text, self._parameters)
+    # --- events ---
 
-    def _events(self, where: str) -> str:
-        return (
-            f"select {EVENT_COLUMNS} from events{where}"
-            f" order by event_time desc, event_id limit {self._query.limit}"
+    @property
+    def newest_first(self) -> bool:
+        """The order of events."""
+        orders = self._query.order_by
+        if orders and (len(orders) > 1 or orders[0].field != "timestamp"):
+            raise QueryError("orderBy: events are ordered by timestamp alone, asc or desc")
+        return not orders or orders[0].direction == "desc"
+
+    def _events(self) -> Statement:
+        parameters = Parameters()
+        where = self._conditions(parameters)
+        direction, earlier = ("desc", "<") if self.newest_first else ("asc", ">")
+        from_us, to_us = self.from_us, self.to_us
+        if self.after is not None:
+            at, event_id, source_id = self.after
+            moment = f"make_timestamptz({at})"
+            id_, source = parameters.name(event_id), parameters.name(source_id)
+            where.append(
+                f"(event_time {earlier} {moment} or (event_time = {moment} and (event_id > {id_}"
+                f" or (event_id = {id_} and source_id > {source}))))"
+            )
+            # Files of earlier pages need not be opened.
+            if self.newest_first:
+                to_us = at + 1 if to_us is None else min(to_us, at + 1)
+            else:
+                from_us = at if from_us is None else max(from_us, at)
+        sql = (
+            f"select {EVENT_COLUMNS} from events{_where(where)}"
+            f" order by event_time {direction}, event_id, source_id limit {self._query.limit + 1}"
+        )
+        names = EVENT_COLUMNS.split(", ")
+        return Statement(sql, parameters, names, from_us, to_us, why="events are asked for")
+
+    # --- groups ---
+
+    def _aggregates(self) -> list[Statement]:
+        groups: dict[tuple[str, ...], list[Aggregation]] = {}
+        tops: list[Statement] = []
+        for aggregation in self._query.aggregations:
+            keys = tuple(aggregation.group_by)
+            if aggregation.function == "TOPK":
+                tops.append(self._top(keys, aggregation))
+            else:
+                groups.setdefault(keys, []).append(aggregation)
+        found = []
+        for keys, members in groups.items():
+            grouping = Grouping(keys, Parameters())
+            for member in members:
+                grouping.add(member.function, member.field)
+            found.append(self._groups(grouping, [member.name for member in members]))
+        known = {name for statement in [*found, *tops] for name in statement.columns}
+        for order in self._query.order_by:
+            if order.field not in known:
+                raise QueryError(
+                    f"orderBy: {order.field!r} is no column of the results; there are"
+                    f" {', '.join(sorted(known))}"
+                )
+        return [*found, *tops]
+
+    def _groups(
+        self, grouping: Grouping, names: Sequence[str], *, ungrouped: bool = False
+    ) -> Statement:
+        if ungrouped:
+            grouping.add_rows()
+        where = _where(self._conditions(grouping.parameters))
+        columns = (*grouping.keys, *names)
+        order = "" if ungrouped else grouping.order_sql(self._ordered_by(columns))
+        tail = f"{order} limit {self._query.limit + 1}" if not ungrouped else ""
+        fields = [condition.field for condition in self._query.filters]
+        why = grouping.why_not_hourly(fields)
+        return Statement(
+            grouping.sql(Part.PLAIN, where) + tail,
+            grouping.parameters,
+            columns,
+            self.from_us,
+            self.to_us,
+            None if why else grouping.sql(Part.MERGED, where) + tail,
+            why,
         )
 
-    def _where(self, query: Query) -> str:
+    def _top(self, keys: tuple[str, ...], aggregation: Aggregation) -> Statement:
+        parameters = Parameters()
+        sql = topped(
+            keys,
+            aggregation.field,
+            aggregation.k,
+            parameters,
+            lambda: _where(self._conditions(parameters)),
+        )
+        limit = f" limit {self._query.limit + 1}"
+        return Statement(
+            sql + limit,
+            parameters,
+            (*keys, aggregation.name),
+            self.from_us,
+            self.to_us,
+            why="TOPK is not in gold.events_hourly",
+        )
+
+    def _ordered_by(self, columns: Sequence[str]) -> list[tuple[int, str]]:
+        return [
+            (columns.index(order.field), order.direction)
+            for order in self._query.order_by
+            if order.field in columns
+        ]
+
+    def _conditions(self, parameters: Parameters) -> list[str]:
         conditions = []
         if self.from_us is not None:
             conditions.append(f"event_time >= make_timestamptz({self.from_us})")
         if self.to_us is not None:
             conditions.append(f"event_time < make_timestamptz({self.to_us})")
-        conditions += [self._condition(f) for f in query.filters]
-        return f" where {' and '.join(conditions)}" if conditions else ""
-
-    def _condition(self, condition: Filter) -> str:
-        column = column_of(condition.field)
-        operator, value = condition.operator, condition.value
-        if column == "tags" and operator != "exists":
-            raise QueryError("filter on metadata.tags: name the tag, as in metadata.tags.region")
-        if column == "flags" and operator not in ("contains", "exists"):
-            raise QueryError("filter on metadata.flags: use contains, or exists")
-        if operator == "exists":
-            text = field_sql(condition.field, self._parameters)
-            return f"{text} is {'not ' if value is not False else ''}null"
-        if operator in ("in", "not in"):
-            if not isinstance(value, list):
-                raise QueryError(f"filter on {condition.field!r}: {operator!r} needs a list")
-            choices = [self._compare(condition.field, column, "=", v) for v in value]
-            any_of = f"({' or '.join(choices)})" if choices else "false"
-            return any_of if operator == "in" else f"not coalesce({any_of}, false)"
-        if operator == "contains":
-            if not isinstance(value, str):
-                raise QueryError(f"filter on {condition.field!r}: 'contains' needs a string")
-            text = field_sql(condition.field, self._parameters)
-            return f"contains({text}::varchar, {self._parameters.name(value)})"
-        return self._compare(condition.field, column, _COMPARISONS[operator], value)
-
-    def _compare(self, field: str, column: str | None, operator: str, value: Any) -> str:
-        if value is None:
-            text = field_sql(field, self._parameters)
-            if operator in ("=", "<>"):
-                return f"{text} is {'not ' if operator == '<>' else ''}null"
-            raise QueryError(f"filter on {field!r}: {operator!r} needs a value")
-        if isinstance(value, list | dict):
-            raise QueryError(f"filter on {field!r}: {operator!r} needs a single value")
-        if column in TIMES:
-            at = microseconds(field, value)
-            return f"{column} {operator} make_timestamptz({at})"
-        text = field_sql(field, self._parameters)
-        if isinstance(value, bool):
-            value = "true" if value else "false"
-        if column == "event_id" and operator in ("=", "<>"):
-            return self._compare_id(operator, str(value))
-        if isinstance(value, int | float) and column is None:
-            return self._compare_number(text, operator, value)
-        return f"{text} {operator} {self._parameters.name(str(value))}"
-
-    def _compare_id(self, operator: str, value: str) -> str:
-        """An id that a client gave is kept as it is when it is a UUID, else beside the event's own."""
-        canonical = canonical_uuid(value)
-        if canonical is not None:
-            return f"event_id {operator} {self._parameters.name(canonical)}"
-        same = "is not distinct from" if operator == "=" else "is distinct from"
-        return f"client_event_id {same} {self._parameters.name(value)}"
-
-    def _compare_number(self, text: str, operator: str, value: float) -> str:
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf if value > 0 else -math.inf
-        rounded = f"{number_sql(text)} {operator} {self._parameters.name(number)}"
-        if not isinstance(value, int) or not _EXACT <= abs(value) < _HUGE:
-            return rounded
-        # Ids of 64 bits are integers that a double would confuse.
-        exact = f"try_cast({text} as hugeint) {operator} {self._parameters.name(value)}::hugeint"
-        return f"case when regexp_full_match({text}, '-?[0-9]+') then {exact} else {rounded} end"
-
-    def _aggregates(self, query: Query) -> list[Statement]:
-        groups: dict[tuple[str, ...], list[Aggregation]] = {}
-        for aggregation in query.aggregations:
-            groups.setdefault(tuple(aggregation.group_by), []).append(aggregation)
-        return [
-            self._statement(partial(self._grouped, keys, members))
-            for keys, members in groups.items()
-        ]
-
-    def _grouped(self, keys: tuple[str, ...], members: list[Aggregation], where: str) -> str:
-        columns = []
-        for key in keys:
-            column = field_sql(key, self._parameters)
-            columns.append(f"{column} as {quoted(key)}")
-        columns += [
-            f"{self._aggregate(a)} as {quoted(a.alias or default_name(a))}" for a in members
-        ]
-        by = f" group by {', '.join(str(i + 1) for i in range(len(keys)))}" if keys else ""
-        order = f" order by {len(keys) + 1} desc nulls last" if keys else ""
-        ties = "".join(f", {i + 1}" for i in range(len(keys)))
-        limit = self._query.limit
-        return f"select {', '.join(columns)} from events{where}{by}{order}{ties} limit {limit}"
-
-    def _aggregate(self, aggregation: Aggregation) -> str:
-        field, function = aggregation.field, aggregation.function
-        if function == "COUNT":
-            if not field or field == "*":
-                return "count(*)"
-            return f"count({field_sql(field, self._parameters)})"
-        if not field or field == "*":
-            raise QueryError(f"aggregation {function} needs a field")
-        if function == "UNIQUE":
-            return f"count(distinct {field_sql(field, self._parameters)})"
-        column = column_of(field)
-        if column is not None and column not in TIMES and function in ("MIN", "MAX"):
-            value = column
-        else:
-            value = numeric_sql(field, self._parameters)
-        if function in ("P50", "P95", "P99"):
-            return f"quantile_cont({value}, {int(function[1:]) / 100})"
-        return f"{function.lower()}({value})"
+        return conditions + [condition_sql(f, parameters) for f in self._query.filters]
 
 
 EVENT_COLUMNS = (
@@ -241,29 +241,27 @@ EVENT_COLUMNS = (
 )
 
 
-def default_name(aggregation: Aggregation) -> str:
-    """Name of an aggregate in the results: `avg_duration`, `count`."""
-    function = aggregation.function.lower()
-    if aggregation.field in (None, "", "*"):
-        return function
-    return f"{function}_{aggregation.field}"
+def _where(conditions: Sequence[str]) -> str:
+    return f" where {' and '.join(conditions)}" if conditions else ""
 
 
-def microseconds(name: str, value: Any) -> int | None:
-    """Epoch milliseconds or ISO 8601 (UTC when it has no zone) to epoch microseconds."""
-    if value is None:
+_Position = tuple[int, str, str]
+_encode = msgspec.json.Encoder().encode
+_positions = msgspec.json.Decoder(_Position)
+
+
+def cursor_of(event_us: int, event_id: str, source_id: str) -> str:
+    """The cursor of what comes after an event."""
+    return base64.urlsafe_b64encode(_encode((event_us, event_id, source_id))).decode()
+
+
+def _position(cursor: str | None) -> _Position | None:
+    if cursor is None:
         return None
-    if isinstance(value, bool):
-        raise QueryError(f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}")
-    if isinstance(value, int | float):
-        if not -62_135_596_800_000 <= value <= 253_402_300_799_999:
-            raise QueryError(f"{name}: {value} is not within the years 1 to 9999")
-        return int(value * 1000)
     try:
-        at = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise QueryError(
-            f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}"
-        ) from None
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    return (at - _EPOCH) // timedelta(microseconds=1)
+        at, event_id, source_id = _positions.decode(base64.urlsafe_b64decode(cursor))
+    except (binascii.Error, msgspec.DecodeError, UnicodeError, ValueError):
+        raise QueryError("cursor: send the nextCursor of an answer, as it was") from None
+    if not -62_135_596_800_000_000 <= at < 253_402_300_800_000_000:
+        raise QueryError("cursor: send the nextCursor of an answer, as it was")
+    return at, event_id, source_id

@@ -136,6 +136,7 @@ def _hours(events: Iterable[_Event]) -> list[dict[str, Any]]:
                 "event_type": type_,
                 "event_count": _rounded(sum(event.weight for event in group)),
                 "row_count": len(group),
+                "weight": sum((event.weight for event in group), Decimal(0)),
                 "unique_users": len({e.user for e in group} - {None}),
                 "value_count": len(values),
                 "value_outside": len(numbers) - len(values),

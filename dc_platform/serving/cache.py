@@ -1,0 +1,116 @@
+"""Answers that hold as long as the rows that they are of.
+
+An answer depends on nothing but the statement and the rows of its time range: the files of silver that
+may have some, which never change, and the pieces of the tail that may. Their names are in the key, so
+an answer is never stale, and one of a closed range stays although other hours get events. Gold is not
+in the key: what it answers is what silver would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dc_platform.lake.parquet import time_range
+from dc_platform.serving.chunks import Chunk
+from dc_platform.serving.plan import EVER, NEVER, overlapping
+from dc_platform.serving.view import View
+
+# An answer may take so much of the cache; a larger one would push out all others.
+_SHARE = 8
+# What an entry costs beside its rows.
+_OVERHEAD = 1024
+
+
+class ResultCache:
+    """Tables by key, at most so many bytes; what was used longest ago goes first. Thread-safe."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[Hashable, pa.Table] = OrderedDict()
+        self._bytes = 0
+        self._numbers = count()
+        self._pieces: WeakKeyDictionary[Chunk, tuple[int, int, int]] = WeakKeyDictionary()
+        self.hits = self.misses = 0
+
+    def get(self, key: Hashable) -> pa.Table | None:
+        """The table of a key."""
+        with self._lock:
+            found = self._tables.get(key)
+            if found is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._tables.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, table: pa.Table) -> None:
+        """Keep a table, unless it is too large."""
+        size = table.nbytes + _OVERHEAD
+        if size * _SHARE > self._limit:
+            return
+        with self._lock:
+            if key in self._tables:
+                return
+            self._tables[key] = table
+            self._bytes += size
+            while self._bytes > self._limit:
+                _, old = self._tables.popitem(last=False)
+                self._bytes -= old.nbytes + _OVERHEAD
+
+    @property
+    def bytes(self) -> int:
+        """What the tables take."""
+        return self._bytes
+
+    def key(
+        self,
+        view: View,
+        from_us: int | None,
+        to_us: int | None,
+        tenant_id: str,
+        sql: str,
+        parameters: Mapping[str, Any],
+    ) -> Hashable:
+        """Names a statement and the rows that it reads."""
+        span = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
+        paths = overlapping(view.silver, [span]).actions["path"].to_pylist()
+        files = hashlib.blake2b("\n".join(paths).encode(), digest_size=16).digest()
+        # In Python 1, 1.0 and True are the same.
+        values = repr(sorted(parameters.items()))
+        return (tenant_id, sql, values, view.silver.root, files, self._tail(view, *span))
+
+    def _tail(self, view: View, from_us: int, to_us: int) -> tuple[Hashable, ...]:
+        found: list[Hashable] = []
+        with self._lock:
+            for chunk in view.chunks:
+                number, least, most = self._piece(chunk)
+                if least < to_us and most >= from_us:
+                    found.append(number)
+                    if chunk.file is not None:
+                        # Of a spilled piece the border hides what has landed since.
+                        found.append(tuple((p, view.border.get(p)) for p in sorted(chunk.spans)))
+        return tuple(found)
+
+    def _piece(self, chunk: Chunk) -> tuple[int, int, int]:
+        """A number for a piece, and the times of its events."""
+        if chunk not in self._pieces:
+            if chunk.table is not None:
+                times = pc.min_max(chunk.table["event_time"].cast(pa.int64()))
+                least, most = times["min"].as_py(), times["max"].as_py()
+            else:
+                assert chunk.file is not None
+                least, most = time_range(str(chunk.file.path), "event_time")
+            least = NEVER if least is None else least
+            most = EVER if most is None else most
+            self._pieces[chunk] = (next(self._numbers), least, most)
+        return self._pieces[chunk]

@@ -1,0 +1,138 @@
+"""Filters of a query to SQL. Pure: what a person wrote becomes parameters, never text."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, Protocol
+
+from dc_platform.contracts.fields import (
+    TIMES,
+    Parameters,
+    QueryError,
+    column_of,
+    field_sql,
+    number_sql,
+)
+from dc_platform.contracts.identity import canonical_uuid
+
+# fmt: off
+Operator = Literal[
+    "=", "==", "!=", "<>", "<", "<=", ">", ">=", "in", "not in", "contains", "starts with", "ends with",
+    "exists",
+]
+# fmt: on
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# From here on a double no longer tells an integer from its neighbours.
+_EXACT = 2**53
+_HUGE = 2**126
+_COMPARISONS = {
+    "=": "=",
+    "==": "=",
+    "!=": "<>",
+    "<>": "<>",
+    "<": "<",
+    "<=": "<=",
+    ">": ">",
+    ">=": ">=",
+}
+_OF_TEXT = {"contains": "contains", "starts with": "starts_with", "ends with": "ends_with"}
+
+
+class Condition(Protocol):
+    """What a filter says."""
+
+    field: str
+    operator: Operator
+    value: Any
+
+
+def condition_sql(condition: Condition, parameters: Parameters) -> str:
+    """One filter; raises QueryError, which names the field."""
+    field, operator, value = condition.field, condition.operator, condition.value
+    column = column_of(field)
+    if column == "tags" and operator != "exists":
+        raise QueryError("filter on metadata.tags: name the tag, as in metadata.tags.region")
+    if column == "flags" and operator not in ("contains", "exists"):
+        raise QueryError("filter on metadata.flags: use contains, or exists")
+    if operator == "exists":
+        text = field_sql(field, parameters)
+        return f"{text} is {'not ' if value is not False else ''}null"
+    if operator in ("in", "not in"):
+        if not isinstance(value, list):
+            raise QueryError(f"filter on {field!r}: {operator!r} needs a list")
+        choices = [_compare(field, column, "=", v, parameters) for v in value]
+        any_of = f"({' or '.join(choices)})" if choices else "false"
+        return any_of if operator == "in" else f"not coalesce({any_of}, false)"
+    if operator in _OF_TEXT:
+        if not isinstance(value, str):
+            raise QueryError(f"filter on {field!r}: {operator!r} needs a string")
+        text = field_sql(field, parameters)
+        return f"{_OF_TEXT[operator]}({text}::varchar, {parameters.name(value)})"
+    return _compare(field, column, _COMPARISONS[operator], value, parameters)
+
+
+def _compare(
+    field: str, column: str | None, operator: str, value: Any, parameters: Parameters
+) -> str:
+    if value is None:
+        text = field_sql(field, parameters)
+        if operator in ("=", "<>"):
+            return f"{text} is {'not ' if operator == '<>' else ''}null"
+        raise QueryError(f"filter on {field!r}: {operator!r} needs a value")
+    if isinstance(value, list | dict):
+        raise QueryError(f"filter on {field!r}: {operator!r} needs a single value")
+    if column in TIMES:
+        at = microseconds(field, value)
+        return f"{column} {operator} make_timestamptz({at})"
+    text = field_sql(field, parameters)
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    if column == "event_id" and operator in ("=", "<>"):
+        return _compare_id(operator, str(value), parameters)
+    if isinstance(value, int | float) and column is None:
+        return _compare_number(text, operator, value, parameters)
+    return f"{text} {operator} {parameters.name(str(value))}"
+
+
+def _compare_id(operator: str, value: str, parameters: Parameters) -> str:
+    """An id that a client gave is kept as it is when it is a UUID, else beside the event's own."""
+    canonical = canonical_uuid(value)
+    if canonical is not None:
+        return f"event_id {operator} {parameters.name(canonical)}"
+    same = "is not distinct from" if operator == "=" else "is distinct from"
+    return f"client_event_id {same} {parameters.name(value)}"
+
+
+def _compare_number(text: str, operator: str, value: float, parameters: Parameters) -> str:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    rounded = f"{number_sql(text)} {operator} {parameters.name(number)}"
+    if not isinstance(value, int) or not _EXACT <= abs(value) < _HUGE:
+        return rounded
+    # Ids of 64 bits are integers that a double would confuse.
+    exact = f"try_cast({text} as hugeint) {operator} {parameters.name(value)}::hugeint"
+    return f"case when regexp_full_match({text}, '-?[0-9]+') then {exact} else {rounded} end"
+
+
+def microseconds(name: str, value: Any) -> int | None:
+    """Epoch milliseconds or ISO 8601 (UTC when it has no zone) to epoch microseconds."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        raise QueryError(f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}")
+    if isinstance(value, int | float):
+        if not -62_135_596_800_000 <= value <= 253_402_300_799_999:
+            raise QueryError(f"{name}: {value} is not within the years 1 to 9999")
+        return int(value * 1000)
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise QueryError(
+            f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}"
+        ) from None
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,200 @@
+"""Who answers which hours of a range: gold those that it has as silver has them, silver the rest, and
+the tail what has not landed. Each event is in exactly one of the three.
+
+Gold stands for the whole hours of the range that are not stale; hours of which it has no rows have no
+events. What the tail has of such an hour is added to it: it is not in silver, so not in gold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dc_platform.lake.balance import HOUR_US
+from dc_platform.lake.sql import sql_list
+from dc_platform.lake.table import Snapshot
+from dc_platform.serving.covered import Covered
+from dc_platform.serving.view import COLUMNS, View
+
+NEVER, EVER = -(2**62), 2**62
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a range of a view is answered. `hours` [first, last) are epoch hours, all but `stale` by
+    gold; `rest` are the spans [from, to) of epoch microseconds that are left to silver.
+    """
+
+    view: View
+    gold: Covered
+    hours: Span
+    stale: tuple[int, ...]
+    rest: tuple[Span, ...]
+
+    @cached_property
+    def silver(self) -> Snapshot:
+        """The files of silver that may have rows of the rest."""
+        return overlapping(self.view.silver, self.rest)
+
+    @cached_property
+    def files(self) -> list[str]:
+        """The files of gold that have hours of the range."""
+        snapshot = self.gold.snapshot
+        if not snapshot.paths:
+            return []
+        days = snapshot.actions["partition.hour_date"].cast(pa.int32()).to_numpy()
+        first, last = (self.hours[0] // 24, -(-self.hours[1] // 24))
+        near = (days >= first) & (days < last)
+        return [path for path, kept in zip(snapshot.paths, near, strict=True) if kept]
+
+    def sql(self, select: str, columns: str, *conditions: str) -> str:
+        """`select`, which names `events`, the events of the rest and of the tail, and `hours`, the rows
+        of gold with `columns`; the relation `tail` must be registered. `conditions` are on gold's rows,
+        the tenant's is `$tenant`.
+        """
+        parts = self.view.tail_sqls()
+        if self.silver.paths:
+            rest = replace(self.view, silver=self.silver).silver_sql()
+            spans = " or ".join(_within("event_time", span) for span in self.rest)
+            parts = [f"select {COLUMNS} from ({rest}) where {spans}", *parts]
+        if not parts:
+            parts = [f"select {COLUMNS} from tail where false"]
+        events = f"select * from ({' union all '.join(parts)}) where tenant_id = $tenant"
+        return (
+            f"with events as ({events}), hours as ({self._hours_sql(columns, conditions)}) {select}"
+        )
+
+    def _hours_sql(self, columns: str, conditions: Sequence[str]) -> str:
+        files = self.files
+        if not files:
+            source = f"(select {', '.join(f'null as {name}' for name in columns.split(', '))})"
+            return f"select * from {source} where false"
+        first, last = self.hours
+        chosen = ["tenant_id = $tenant", *conditions]
+        chosen += [f"hour >= make_timestamptz({first * HOUR_US})"]
+        chosen += [f"hour < make_timestamptz({last * HOUR_US})"]
+        if self.stale:
+            starts = ", ".join(str(hour * HOUR_US) for hour in self.stale)
+            chosen.append(f"epoch_us(hour) not in ({starts})")
+        return (
+            f"select {columns} from read_parquet({sql_list(files)}, hive_partitioning = false)"
+            f" where {' and '.join(chosen)}"
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """For people: `explain`."""
+        total, silver = self.view.silver, self.silver
+        return {
+            "gold": {
+                "version": self.gold.snapshot.version,
+                "coversSilver": self.gold.covers,
+                "hours": [_hour(self.hours[0]), _hour(self.hours[1])],
+                "staleHours": len(self.stale),
+                "filesRead": len(self.files),
+                "filesSkippedByPartition": len(self.gold.snapshot.paths) - len(self.files),
+            },
+            "silver": silver_shown(total, silver),
+            "rest": [[_instant(a), _instant(b)] for a, b in self.rest[:100]],
+        }
+
+
+def plan(view: View, gold: Covered | None, from_us: int | None, to_us: int | None) -> Plan | str:
+    """How to answer a range with gold; else why silver and the tail answer all of it."""
+    if gold is None:
+        return "gold covers no version of silver that this view has"
+    begin, end = (
+        NEVER if from_us is None else from_us,
+        EVER if to_us is None else to_us,
+    )
+    first, last = -(-begin // HOUR_US), end // HOUR_US
+    if last <= first:
+        return "the range has no whole hour"
+    stale = tuple(hour for hour in gold.stale if first <= hour < last)
+    if len(stale) >= last - first:
+        return "silver has newer rows in every hour of the range"
+    edges = [(begin, first * HOUR_US)] if begin < first * HOUR_US and from_us is not None else []
+    edges += _joined(stale)
+    edges += [(last * HOUR_US, end)] if last * HOUR_US < end and to_us is not None else []
+    return Plan(view, gold, (first, last), stale, tuple(edges))
+
+
+def overlapping(silver: Snapshot, spans: Sequence[Span]) -> Snapshot:
+    """Only the files that may have a row in one of the spans, which are in order and apart."""
+    if not spans or not silver.paths:
+        return Snapshot(silver.version, silver.actions.slice(0, 0), silver.root)
+    low, high = silver.bounds("event_time")
+    least = _micros(low, NEVER)
+    most = _micros(high, EVER)
+    begins, ends = np.array([s[0] for s in spans]), np.array([s[1] for s in spans])
+    # The first span that ends after the file begins.
+    place = np.searchsorted(ends, least, side="right")
+    keep = place < len(spans)
+    keep &= begins[np.minimum(place, len(spans) - 1)] <= most
+    return Snapshot(silver.version, silver.actions.filter(pa.array(keep)), silver.root)
+
+
+def explained(
+    view: View, chosen: Plan | str, from_us: int | None, to_us: int | None
+) -> dict[str, Any]:
+    """For people: who answers a range, what is read and what is skipped."""
+    answered = ["silver"]
+    if isinstance(chosen, Plan):
+        answered = ["gold", *(answered if chosen.silver.paths else [])]
+        shown = chosen.shown()
+    else:
+        span = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
+        read = overlapping(view.silver, [span])
+        shown = {"why": chosen, "silver": silver_shown(view.silver, read)}
+    tail = ["tail"] if view.tail_rows else []
+    return {"answeredBy": answered + tail, **shown, "tailRows": view.tail_rows}
+
+
+def silver_shown(total: Snapshot, read: Snapshot) -> dict[str, Any]:
+    """Files of silver that are read and skipped, for people."""
+    return {
+        "version": total.version,
+        "filesRead": len(read.actions),
+        "filesSkippedByStatistics": len(total.actions) - len(read.actions),
+        "rowsInFilesRead": read.rows,
+        "bytesInFilesRead": read.bytes,
+    }
+
+
+def _micros(bounds: pa.Array, missing: int) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = bounds.cast(pa.int64()).fill_null(missing).to_numpy()
+    return found
+
+
+def _joined(hours: Sequence[int]) -> list[Span]:
+    spans: list[Span] = []
+    for hour in hours:
+        if spans and spans[-1][1] == hour * HOUR_US:
+            spans[-1] = (spans[-1][0], (hour + 1) * HOUR_US)
+        else:
+            spans.append((hour * HOUR_US, (hour + 1) * HOUR_US))
+    return spans
+
+
+def _within(column: str, span: Span) -> str:
+    return f"({column} >= make_timestamptz({span[0]}) and {column} < make_timestamptz({span[1]}))"
+
+
+def _hour(hour: int) -> str | None:
+    return None if abs(hour) >= EVER // HOUR_US else _instant(hour * HOUR_US)
+
+
+def _instant(micros: int) -> str:
+    try:
+        return (_EPOCH + timedelta(microseconds=micros)).isoformat()
+    except OverflowError:
+        # The end of the last hour of the year 9999.
+        return "10000-01-01T00:00:00+00:00"
