@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from dc_platform.settings import Settings
 
-# jemalloc's, which reads it when DuckDB is loaded. With a decay of 0 queries that make many strings take
-# twice the CPU time; with 1,000 ms they take no more than without.
+# jemalloc's, which reads it when DuckDB is loaded. With a decay of 0 queries that make many strings
+# take twice the CPU time; with 1,000 ms they take no more than without.
 _ALLOCATOR = ("DUCKDB_JE_MALLOC_CONF", "retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0")
 # The code, decoded records, threads, search: 0.9 GB at most were seen.
 _REST_MB = 3072

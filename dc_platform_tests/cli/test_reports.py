@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dc_platform.cli.main import app
+from dc_platform_tests.helpers.events import some_uuid
 from dc_platform_tests.helpers.records import block, gateway_line
 from dc_platform_tests.helpers.serving import Served, view
 from dc_platform_tests.helpers.serving_http import Door
@@ -18,7 +19,12 @@ from dc_platform_tests.helpers.serving_http import Door
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     served = Served(tmp_path_factory.mktemp("served"))
-    lines = [gateway_line(b'{"eventType":"%s","payload":{}}' % kind) for kind in (b"a", b"b", b"b")]
+    lines = [
+        gateway_line(
+            b'{"eventId":"%s","eventType":"%s","payload":{}}' % (some_uuid(n).encode(), kind)
+        )
+        for n, kind in enumerate((b"a", b"b", b"b"))
+    ]
     served.view = view(served.lake, [block(lines)])
     with Door(served).open() as opened:
         yield opened

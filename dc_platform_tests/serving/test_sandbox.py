@@ -213,7 +213,7 @@ class Sandbox:
             "QUERY_TIMEOUT_SECONDS": "1",
             "QUERY_MEMORY_MB": "64",
             "QUERY_TEMP_MB": "16",
-            "SERVING_MEMORY_MB": "2048",
+            "SERVING_MEMORY_MB": "3072",
             "QUERY_TENANT_CONCURRENCY": "2",
             "QUERY_WAIT_SECONDS": "0.1",
             "LOG_LEVEL": "ERROR",
@@ -226,6 +226,8 @@ class Sandbox:
                 "DCP_DATA_DIR": str(directory),
                 "DCP_KAFKA_BOOTSTRAP": f"127.0.0.1:{nowhere}",
             },
+            # It says twice a second that there is no Kafka.
+            stderr=subprocess.DEVNULL,
         )
         wait_for(self.answers, seconds=120)
 
