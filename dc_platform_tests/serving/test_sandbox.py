@@ -66,9 +66,6 @@ TIME = [
     f"select * from {PAIRS} where a.range * b.range = -1",
     "with recursive r as (select 1 as n union all select n from r) select count(*) from r",
     "with recursive r as (select 1 as n union all select n + 1 from r) select max(n) from r",
-    "select count(*) from silver.events a, silver.events b, silver.events c, silver.events d,"
-    " silver.events e, silver.events f, silver.events g, silver.events h, silver.events i,"
-    " range(1000) where a.payload || b.payload || c.payload || i.payload = 'x'",
     "select count(*) from "
     + " natural join ".join(f"range(2) t{n}" for n in range(40))
     + f", {PAIRS} where a.range * b.range = -1",
