@@ -143,18 +143,23 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _report(name: str, body: str, parameters: list[str], description: str) -> Report:
-    from dc_platform.contracts.reports import Report, ReportError
+    from dc_platform.contracts.reports import Report
+    from dc_platform.serving.guard import Guard, RefusedError
 
     try:
         defined = dict(map(_parameter, parameters))
-        if not body.startswith("@"):
-            return Report(name, body, None, defined, description)
-        file = Path(body[1:])
-        if file.suffix == ".json":
-            return Report(name, None, json.loads(file.read_text()), defined, description)
-        return Report(name, file.read_text(), None, defined, description)
-    except (ReportError, ValueError) as error:
+        sql, query = body, None
+        if body.startswith("@"):
+            file = Path(body[1:])
+            sql = file.read_text()
+            query = json.loads(sql) if file.suffix == ".json" else None
+        if query is not None:
+            return Report(name, None, query, defined, description)
+        report = Report(name, sql, None, defined, description)
+        report.check_named(Guard().check(sql).parameters)
+    except (RefusedError, ValueError) as error:
         raise ConfigurationError(str(error)) from error
+    return report
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -8,8 +8,14 @@ view.py       one moment of the union: a silver version, its border, the tail af
 engine.py     DuckDB over a view, without files, network or settings for its users
 rows.py       the rows of a running query, each batch within its time
 guard.py      which SQL is let through
+past.py       views of silver as it was, without what was deleted since
+views.py      which view a request is answered from
+turns.py, limits.py   whose query runs next, and how much memory the process may take
+sql.py        answers to SQL, as streams
+reports.py    saved reports
 query.py      POST /api/v1/query (design 4.2) to SQL
 metrics.py    GET /api/v1/metrics/{name} (design 4.2)
+series.py     gaps, moving averages and comparisons of its datapoints
 sketch_functions.py   SQL functions over the sketches of gold
 search.py     POST /api/v1/search: the index, and what it does not have yet
 search_index.py  the index beside a version of silver

@@ -87,7 +87,8 @@ class ResultCache:
         files = hashlib.blake2b("\n".join(paths).encode(), digest_size=16).digest()
         # In Python 1, 1.0 and True are the same.
         values = repr(sorted(parameters.items()))
-        return (tenant_id, sql, values, view.silver.root, files, self._tail(view, *span))
+        rows = (view.silver.root, files, view.hidden, self._tail(view, *span))
+        return (tenant_id, sql, values, *rows)
 
     def _tail(self, view: View, from_us: int, to_us: int) -> tuple[Hashable, ...]:
         found: list[Hashable] = []

@@ -7,6 +7,7 @@ cursor with temporary views of its own: the tables it asked for, at one moment, 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ from dc_platform.serving.rows import Clock, Rows
 from dc_platform.serving.sketch_functions import SketchFunctions
 from dc_platform.serving.view import View
 from dc_platform.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _SNAPSHOT_SECONDS = 0.2
 # The view as of an older version.
@@ -94,6 +97,14 @@ class Engine:
         self.temporary = settings.data_dir.absolute() / "query-tmp"
         for directory in (tail, self.temporary, Path(lake.uri)):
             directory.mkdir(parents=True, exist_ok=True)
+        self._directories = sql_list([str(Path(lake.uri).absolute()), str(tail)])
+        self._settings = settings
+        self._renewing = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        """A new instance, with its settings locked."""
+        settings = self._settings
         self._instance = duckdb.connect(
             config={
                 "threads": settings.query_threads,
@@ -107,7 +118,7 @@ class Engine:
         )
         for statement in (
             "set global TimeZone = 'UTC'",
-            f"set allowed_directories = {sql_list([str(Path(lake.uri).absolute()), str(tail)])}",
+            f"set allowed_directories = {self._directories}",
             "set enable_external_access = false",
             "set parquet_metadata_cache = true",
             "set lock_configuration = true",
@@ -210,8 +221,16 @@ class Engine:
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        cursor = self._instance.cursor()
+        instance = self._instance
+        cursor = instance.cursor()
         try:
             yield cursor
+        except (duckdb.InternalException, duckdb.FatalException) as error:
+            # DuckDB answers nothing any more after an error of its own.
+            with self._renewing:
+                if self._instance is instance:
+                    log.error("DuckDB begins anew after %s", error)
+                    self._open()
+            raise
         finally:
             cursor.close()

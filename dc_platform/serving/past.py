@@ -99,4 +99,4 @@ class Past:
                 f" ({table_sql(TOMBSTONES, tombstones)}) where tenant_id = {sql_text(tenant_id)}"
                 " and source_id is not null and event_id is not null)"
             )
-        return " or ".join(conditions)
+        return " or ".join(conditions) or "false"

@@ -109,6 +109,8 @@ class Plan:
 
 def plan(view: View, gold: Covered | None, from_us: int | None, to_us: int | None) -> Plan | str:
     """How to answer a range with gold; else why silver and the tail answer all of it."""
+    if view.hidden is not None:
+        return "gold does not know what was deleted since"
     if gold is None:
         return "gold covers no version of silver that this view has"
     begin, end = (

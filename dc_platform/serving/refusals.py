@@ -48,6 +48,10 @@ def refusal(error: Exception, *, bad: int) -> HTTPException:
             "The query needs more memory than DCP_QUERY_MEMORY_MB, or more disk to spill to than"
             f" DCP_QUERY_TEMP_MB lets it have: ask for fewer rows or groups. {reason}",
         )
+    if isinstance(error, duckdb.InternalException | duckdb.FatalException):
+        return HTTPException(
+            503, f"Try again soon: a query made DuckDB fail. {reason}", headers=_AGAIN
+        )
     if isinstance(error, duckdb.IOException):
         return HTTPException(
             503,

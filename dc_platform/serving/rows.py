@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dc_platform.errors import PlatformError
+from dc_platform.errors import PlatformError, RetriableError
 from dc_platform.serving.guard import RefusedError
 
 # Of events of 1 MiB these are as much as one batch of DuckDB's own.
@@ -40,7 +40,10 @@ class Clock:
         """DuckDB works within the block; its errors come out as ours."""
         timer = threading.Timer(self._seconds, self._expire)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError as error:
+            raise RetriableError("another query had just taken the memory there was") from error
         try:
             yield
         except (duckdb.InterruptException, duckdb.InvalidInputException, OSError) as error:

@@ -62,15 +62,15 @@ class Grid(NamedTuple):
     keys: list[Key]
     first: int
     span: int
-    count: int
+    length: int
 
     def matrix(self, points: Datapoints, later: int = 0) -> Matrix:
         """The values of datapoints, moved by `later` milliseconds; NaN where there is none."""
-        found = np.full((len(self.keys), self.count), np.nan)
+        found = np.full((len(self.keys), self.length), np.nan)
         rows = {key: row for row, key in enumerate(self.keys)}
         for point in points:
             column = (point["timestamp"] + later - self.first) // self.span
-            if 0 <= column < self.count and point["value"] is not None:
+            if 0 <= column < self.length and point["value"] is not None:
                 found[rows[_key(point)], column] = point["value"]
         return found
 
@@ -90,7 +90,7 @@ def shaped(
     if shape.back:
         past = ask(_moved(from_us, -shape.back * 1000), _moved(to_us, -shape.back * 1000))
     grid = _grid(points, past, shape, from_us, to_us, span)
-    if len(grid.keys) * grid.count > most:
+    if len(grid.keys) * grid.length > most:
         raise MetricError(
             f"granularity: these are more than {most} datapoints; ask for longer spans, less time or"
             " fewer dimensions"
@@ -173,7 +173,7 @@ def _shown(
     hidden = shape.window - 1 if from_us is not None else 0
     lists = {name: _plain(matrix) for name, matrix in columns.items()}
     shown = []
-    for column in range(hidden, grid.count):
+    for column in range(hidden, grid.length):
         at = grid.first + column * grid.span
         for row, key in enumerate(grid.keys):
             value = given.get((key, at))

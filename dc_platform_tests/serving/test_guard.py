@@ -129,7 +129,7 @@ ATTEMPTS = [
     "select * from pragma_database_list()",
     "select * from query('select 1')",
     "select * from query_table('events')",
-    "select * from events at (version => 1)",
+    "select * from silver.quarantine at (version => 1)",
     "select * from gold.events",
     "select * from silver.tail",
     "select * from main.events",
