@@ -47,7 +47,8 @@ _GROUP_BYTES = 64 * 2**20
 _BATCH_BYTES = 16 * 2**20
 _BATCH_ROWS = 16_384
 _ADDRESS = "topic_id, kafka_partition, kafka_offset, kafka_index"
-_ORDER = {SILVER_EVENTS.name: f"date_trunc('hour', event_time), source_id, event_time, {_ADDRESS}"}
+# Of a closed hour; the others by address.
+ORDER = {SILVER_EVENTS.name: f"date_trunc('hour', event_time), source_id, event_time, {_ADDRESS}"}
 # What the names of merged files begin with; `SORTED`: those of a closed hour, in order where their rows
 # are not too large for it. They are done with.
 SORTED = "hour-"
@@ -247,7 +248,7 @@ def _in_order(
     batch_rows: int,
 ) -> Iterator[pa.Table]:
     names = ", ".join(spec.file_schema.names)
-    order = _ORDER.get(spec.name, _ADDRESS)
+    order = ORDER.get(spec.name, _ADDRESS)
     rows = files_sql(spec, paths, lacking, "hive_partitioning = false", columns=names)
     reader = connection.execute(f"select * from ({rows}) order by {order}").to_arrow_reader(
         batch_rows
