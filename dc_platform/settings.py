@@ -220,6 +220,12 @@ class Settings(BaseSettings):
     query_timeout_seconds: float = Field(
         60.0, gt=0, description="Longest work of a query on its next rows."
     )
+    recent_memory_mb: int = Field(
+        128,
+        ge=0,
+        description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take in memory, so that"
+        " queries of the last hour read no files; 0: none.",
+    )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
     # --- gold ---

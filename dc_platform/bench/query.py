@@ -223,7 +223,7 @@ def _turns(
             )
             latencies[who] += done.latencies_ms
             seconds[who] += done.seconds
-    result = {}
+    result: dict[str, Any] = {}
     for who, times in latencies.items():
         prefix = _prefix(kind, who) + ("" if clients == 1 else f"_{clients}_clients")
         result |= percentiles(prefix, times)

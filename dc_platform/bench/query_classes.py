@@ -144,7 +144,8 @@ def _historical(number: int, end_ms: int) -> Asked:
 
 def _over_events(keys: str, start: int, end: int) -> Asked:
     rest = f"group by {keys}h order by {keys}h"
-    sql = f"select {keys}{_HOUR_SQL} as h, count(*) as n from events where {_between(start, end)} {rest}"
+    columns = f"{keys}{_HOUR_SQL} as h, count(*) as n"
+    sql = f"select {columns} from events where {_between(start, end)} {rest}"
     clickhouse = (
         f"select {keys}toUInt32({_HOUR_CLICKHOUSE}) as h, toUInt32(count()) as n from events where"
         f" {_between_clickhouse(start, end)} {rest}"

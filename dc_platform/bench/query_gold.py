@@ -1,7 +1,7 @@
-"""`python -m dc_platform.bench.query_gold LAKE CACHE`: what dbt makes of the lake, tested and published.
+"""`python -m dc_platform.bench.query_gold LAKE CACHE`: what dbt makes of it, tested and published.
 
-Sketches and metrics are left out: no question of the bench needs them, and 30 days at once, of 4,000,000
-groups, take half an hour of Python.
+Sketches and metrics are left out: no question of the bench needs them, and 30 days at once, of
+4,000,000 groups, take half an hour of Python.
 """
 
 from __future__ import annotations

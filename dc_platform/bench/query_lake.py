@@ -34,7 +34,7 @@ TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 # A commit of so many files: the log stays short.
 _FILES_PER_COMMIT = 24
 # An event takes so much in a file of a closed hour; a warm file is made of at most the target size.
-_BYTES_PER_EVENT = 85
+_BYTES_PER_EVENT = 70
 _BATCH_ROWS = 16_384
 
 # `pieces`: starts in epoch milliseconds, lengths, rows, and the number of the first row. u and v are

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import (
+    KEPT_GROUP_ROWS,
     ROW_GROUP_ROWS,
     DataFile,
     needle_options,
@@ -274,7 +275,7 @@ def write_rows(
             pq.ParquetWriter(sink, spec.file_schema, **(options or writer_options(spec))) as writer,
         ):
             for group in _groups(pieces):
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(group, row_group_size=KEPT_GROUP_ROWS)
                 stats = _together(stats, statistics(group, spec.statistics, spec.added))
             writer.close()
             size = sink.tell()
@@ -293,7 +294,7 @@ def write_rows(
 
 
 def _groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Row groups of whole pieces."""
+    """Some row groups of whole pieces."""
     held: list[pa.Table] = []
     for piece in pieces:
         held.append(piece)

@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             tail.stop()
+            engine.close()
             database.close()
 
     app = FastAPI(

@@ -23,6 +23,7 @@ from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.serving.guard import OWN, Guard, view_name
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
+from dc_platform.serving.recent import Held, RecentRows
 from dc_platform.serving.rows import Clock, Rows
 from dc_platform.serving.sketch_functions import SketchFunctions
 from dc_platform.serving.view import View
@@ -90,6 +91,7 @@ class Engine:
         ):
             self._instance.execute(statement)
         self._sketches = SketchFunctions(self._instance)
+        self._recent = RecentRows(self._instance, memory_mb=settings.recent_memory_mb)
 
     @contextmanager
     def run_sql(
@@ -106,9 +108,9 @@ class Engine:
         as `wide`: DuckDB's bignum, or varchar. `starts` gets what interrupts it, before it runs.
         """
         guarded = self._guard.check(sql)
-        with self._cursor() as cursor:
+        with self._cursor() as cursor, self._recent.of(view.silver) as held:
             for table in guarded.tables:
-                self._create_view(cursor, table, view, tenant_id)
+                self._create_view(cursor, table, view, tenant_id, held)
             clock = Clock(cursor, self._timeout)
             starts(clock)
             with self._sketches.named_on(cursor, clock, guarded.functions):
@@ -126,10 +128,10 @@ class Engine:
         to_us: int | None,
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor on which our own SQL over `events` has been executed."""
-        with self._cursor() as cursor:
+        with self._cursor() as cursor, self._recent.of(view.silver) as held:
             cursor.register("tail", view.tail)
             cursor.execute(
-                f"create temp view events as select * from ({view.union_sql(from_us, to_us)})"
+                f"create temp view events as select * from ({view.union_sql(from_us, to_us, held)})"
                 f" where tenant_id = {sql_text(tenant_id)}"
             )
             with Clock(cursor, self._timeout).running():
@@ -148,18 +150,27 @@ class Engine:
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
 
+    def close(self) -> None:
+        """End what goes on beside the queries."""
+        self._recent.close()
+
     def snapshot(self, spec: TableSpec, view: View) -> Snapshot:
         """A table as a query over `view` sees it."""
         return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
 
     def _create_view(
-        self, cursor: duckdb.DuckDBPyConnection, table: str, view: View, tenant_id: str
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        table: str,
+        view: View,
+        tenant_id: str,
+        held: Held,
     ) -> None:
         name = view_name(table)
         where = f"where tenant_id = {sql_text(tenant_id)}"
         if table == "events" or table.startswith("typed."):
             cursor.register("tail", view.tail)
-            events = f"select * from ({view.union_sql()}) {where}"
+            events = f"select * from ({view.union_sql(held=held)}) {where}"
         else:
             events = ""
         if table == "events":
