@@ -108,7 +108,7 @@ class Engine:
         as `wide`: DuckDB's bignum, or varchar. `starts` gets what interrupts it, before it runs.
         """
         guarded = self._guard.check(sql)
-        with self._cursor() as cursor, self._recent.of(view.silver) as held:
+        with self._cursor() as cursor, self._recent.of(view) as held:
             for table in guarded.tables:
                 self._create_view(cursor, table, view, tenant_id, held)
             clock = Clock(cursor, self._timeout)
@@ -128,8 +128,9 @@ class Engine:
         to_us: int | None,
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor on which our own SQL over `events` has been executed."""
-        with self._cursor() as cursor, self._recent.of(view.silver) as held:
-            cursor.register("tail", view.tail)
+        with self._cursor() as cursor, self._recent.of(view) as held:
+            if not held.tail:
+                cursor.register("tail", view.tail)
             cursor.execute(
                 f"create temp view events as select * from ({view.union_sql(from_us, to_us, held)})"
                 f" where tenant_id = {sql_text(tenant_id)}"
@@ -169,7 +170,8 @@ class Engine:
         name = view_name(table)
         where = f"where tenant_id = {sql_text(tenant_id)}"
         if table == "events" or table.startswith("typed."):
-            cursor.register("tail", view.tail)
+            if not held.tail:
+                cursor.register("tail", view.tail)
             events = f"select * from ({view.union_sql(held=held)}) {where}"
         else:
             events = ""

@@ -1,11 +1,12 @@
-"""The newest rows of silver, in memory: what most queries ask for lies in dozens of small files.
+"""The newest rows, in a table in memory: what most queries ask for lies in dozens of small files.
 
 While an ingest hour is open its rows are in files of seconds and minutes; DuckDB takes half a
 millisecond of CPU time for each of them, in every query. Here their rows are copied once into a table
 of DuckDB's own, each with the number of its file. A query takes from it the files that its view has;
-files that are not here it reads as ever. So this is never a second truth: files do not change.
+files that are not here it reads as ever. So this is never a second truth: files do not change. Chunks
+of the tail, which do not change either, are copied, too: an Arrow table takes twice as long.
 
-Rows of files that compaction took away stay until they are half of the table. Then it is written anew,
+Rows of files and chunks that went away stay until they are half of the table. Then it is written anew,
 and the old one goes when no query reads it any more.
 """
 
@@ -13,18 +14,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import duckdb
+import pyarrow as pa
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.lake.parquet import LANDED
+from dc_platform.lake.parquet import LANDED, whole
 from dc_platform.lake.rewrite import MERGED
 from dc_platform.lake.sql import empty_select, files_sql
 from dc_platform.lake.table import Snapshot
+from dc_platform.serving.chunks import Chunk
+
+if TYPE_CHECKING:
+    from dc_platform.serving.view import View
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +43,36 @@ COLUMNS = ", ".join(SILVER_EVENTS.file_schema.names)
 _GROWTH = 4
 # Files of one statement: the first look at a lake has hundreds.
 _TOGETHER = 32
+# A tail of more rows is asked as the Arrow table that it is.
+_TAIL_ROWS = 100_000
+# A pause after each copying, so many times as long: a quarter of a core at most.
+_REST = 3.0
+# So many dead rows are no reason to write the table anew.
+_FEW_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class Held:
-    """Files that need not be read: their rows are what `sql` selects."""
+    """Files that need not be read: their rows are what `sql` selects; with `tail` those of the tail's
+    chunks in memory, too.
+    """
 
     paths: Collection[str] = frozenset()
+    tail: bool = False
     sql: str = ""
 
 
 @dataclass(eq=False)
 class _Table:
-    """`files`: path → number and rows."""
+    """`files` and `chunks`: number and rows of each."""
 
     name: str
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    chunks: weakref.WeakKeyDictionary[Chunk, tuple[int, int]] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
     rows: int = 0
+    used: int = 0
     readers: int = 0
 
 
@@ -63,20 +86,25 @@ class RecentRows:
         self._tables = 0
         self._table = self._new()
         self._old: list[_Table] = []
-        self._newest: Snapshot | None = None
-        self._due = threading.Event()
-        self._thread: threading.Thread | None = None
+        # The view to follow; not longer than that, for its memory goes with its last query.
+        self._next: View | None = None
+        self._seen: weakref.ref[View] | None = None
+        self._version = -1
+        # A pool: its thread ends with this, or with the interpreter, and never in the midst of a query.
+        self._thread = ThreadPoolExecutor(1, "recent")
+        self._busy = False
+        self._closed = threading.Event()
 
     @contextmanager
-    def of(self, snapshot: Snapshot) -> Iterator[Held]:
-        """What is here of a snapshot, for as long as a query runs."""
+    def of(self, view: View) -> Iterator[Held]:
+        """What is here of a view, for as long as a query runs."""
         with self._lock:
             table = self._table
-            files = {path: n for path, (n, _) in table.files.items()}
+            files = table.files
             table.readers += 1
-        self._follow(snapshot)
         try:
-            yield _held(table.name, files, snapshot)
+            self._follow(view)
+            yield _held(table, files, view)
         finally:
             with self._lock:
                 table.readers -= 1
@@ -84,63 +112,92 @@ class RecentRows:
     def close(self) -> None:
         """End the thread."""
         self._bytes = 0
-        self._due.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._closed.set()
+        self._thread.shutdown()
 
-    def _follow(self, snapshot: Snapshot) -> None:
-        if not self._bytes:
+    def _follow(self, view: View) -> None:
+        if not self._bytes or (self._seen is not None and self._seen() is view):
             return
         with self._lock:
-            if self._newest is not None and snapshot.version <= self._newest.version:
+            if view.silver.version < self._version:
                 return
-            self._newest = snapshot
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="recent", daemon=True)
-                self._thread.start()
-        self._due.set()
+            self._version = view.silver.version
+            self._seen, self._next = weakref.ref(view), view
+            if not self._busy:
+                self._busy = True
+                self._thread.submit(self._run)
 
     # --- in the thread ---
 
     def _run(self) -> None:
-        while self._bytes:
-            self._due.wait()
-            self._due.clear()
-            snapshot = self._newest
-            if snapshot is None or not self._bytes:
-                continue
+        """Follow until there is no newer view."""
+        while True:
+            with self._lock:
+                view, self._next = self._next, None
+                if view is None or not self._bytes:
+                    self._busy = False
+                    return
+            begun = time.monotonic()
             try:
                 with self._instance.cursor() as cursor:
-                    self._take(cursor, snapshot)
+                    self._take(cursor, view)
             except duckdb.Error as error:
                 # A file that vacuum took meanwhile, or no memory: queries read the files.
                 log.warning("recent rows: %s", error)
+            del view
+            self._closed.wait(min(1.0, _REST * (time.monotonic() - begun)))
 
-    def _take(self, cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
-        wanted = young(snapshot, self._bytes)
-        kept = {path: found for path, found in self._table.files.items() if path in wanted}
-        live = sum(rows for _, rows in kept.values())
-        if self._table.rows > 2 * live:
-            self._renew(cursor, kept)
+    def _take(self, cursor: duckdb.DuckDBPyConnection, view: View) -> None:
+        wanted = young(view.silver, self._bytes)
+        chunks = _in_memory(view)
+        if sum(chunk.rows for chunk in chunks) > _TAIL_ROWS:
+            chunks = []
+        table = self._table
+        files_kept = {path: found for path, found in table.files.items() if path in wanted}
+        chunks_kept = {chunk: table.chunks[chunk] for chunk in chunks if chunk in table.chunks}
+        live = sum(rows for _, rows in (*files_kept.values(), *chunks_kept.values()))
+        if table.rows > 2 * live + _FEW_ROWS:
+            self._renew(cursor, files_kept, chunks_kept)
+        for chunk in chunks:
+            if chunk not in self._table.chunks:
+                self._add_chunk(cursor, chunk)
         missing = [path for path in wanted if path not in self._table.files]
-        lacking = snapshot.lacking(SILVER_EVENTS)
+        lacking = view.silver.lacking(SILVER_EVENTS)
         for start in range(0, len(missing), _TOGETHER):
             self._add(cursor, missing[start : start + _TOGETHER], lacking, wanted)
         self._drop_old(cursor)
 
     def _renew(
-        self, cursor: duckdb.DuckDBPyConnection, kept: Mapping[str, tuple[int, int]]
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        files: Mapping[str, tuple[int, int]],
+        chunks: Mapping[Chunk, tuple[int, int]],
     ) -> None:
-        """Another table with the rows of the files that are still wanted."""
+        """Another table with the rows that are still wanted."""
         new = self._new()
+        kept = [*files.values(), *chunks.values()]
         if kept:
-            condition = _among("file", [number for number, _ in kept.values()])
+            condition = _among("file", (number for number, _ in kept))
             rows = f"select * from {self._table.name} where {condition}"
             cursor.execute(f"insert into {new.name} {rows}")
-        new.files, new.rows = dict(kept), sum(rows for _, rows in kept.values())
+        new.files = dict(files)
+        new.chunks.update(chunks)
+        new.rows, new.used = sum(rows for _, rows in kept), self._table.used
         with self._lock:
             self._old.append(self._table)
             self._table = new
+
+    def _add_chunk(self, cursor: duckdb.DuckDBPyConnection, chunk: Chunk) -> None:
+        table, number = self._table, self._table.used + 1
+        assert chunk.table is not None
+        rows: pa.Table = whole(chunk.table, SILVER_EVENTS.file_schema)
+        cursor.register("chunk", rows)
+        cursor.execute(f"insert into {table.name} select {number}, {COLUMNS} from chunk")
+        cursor.unregister("chunk")
+        with self._lock:
+            table.chunks[chunk] = (number, chunk.rows)
+            table.used = number
+            table.rows += chunk.rows
 
     def _add(
         self,
@@ -150,8 +207,7 @@ class RecentRows:
         rows_of: Mapping[str, int],
     ) -> None:
         table = self._table
-        first = 1 + max((number for number, _ in table.files.values()), default=0)
-        numbers = {path: first + n for n, path in enumerate(paths)}
+        numbers = {path: table.used + n for n, path in enumerate(paths, 1)}
         parts = [
             f"select {number}, {COLUMNS} from ({_file_sql(path, lacking)})"
             for path, number in numbers.items()
@@ -159,6 +215,7 @@ class RecentRows:
         cursor.execute(f"insert into {table.name} {' union all '.join(parts)}")
         with self._lock:
             table.files = {**table.files, **{p: (n, rows_of[p]) for p, n in numbers.items()}}
+            table.used += len(paths)
             table.rows += sum(rows_of[path] for path in paths)
 
     def _new(self) -> _Table:
@@ -201,16 +258,23 @@ def _file_sql(path: str, lacking: Collection[str]) -> str:
     return files_sql(SILVER_EVENTS, [path], lacking, option, columns=COLUMNS)
 
 
-def _held(table: str, files: Mapping[str, int], snapshot: Snapshot) -> Held:
-    live = {path: files[path] for path in snapshot.paths if path in files}
-    if not live:
+def _held(table: _Table, files: Mapping[str, tuple[int, int]], view: View) -> Held:
+    live = {path: files[path][0] for path in view.silver.paths if path in files}
+    chunks = _in_memory(view)
+    known = [found[0] for chunk in chunks if (found := table.chunks.get(chunk)) is not None]
+    tail = bool(chunks) and len(known) == len(chunks)
+    numbers = [*live.values(), *(known if tail else [])]
+    if not numbers:
         return Held()
-    return Held(
-        live.keys(), f"select {COLUMNS} from {table} where {_among('file', list(live.values()))}"
-    )
+    condition = _among("file", numbers)
+    return Held(live.keys(), tail, f"select {COLUMNS} from {table.name} where {condition}")
 
 
-def _among(column: str, numbers: Sequence[int]) -> str:
+def _in_memory(view: View) -> list[Chunk]:
+    return [chunk for chunk in view.chunks if chunk.table is not None]
+
+
+def _among(column: str, numbers: Iterable[int]) -> str:
     """A condition on ranges: numbers follow each other but for the files that were taken away."""
     ranges: list[list[int]] = []
     for number in sorted(numbers):

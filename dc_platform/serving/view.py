@@ -57,15 +57,17 @@ class View:
     def union_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
     ) -> str:
-        """A SELECT of the union; the relation `tail` must be registered. `held`: silver's rows that
-        are in memory.
+        """A SELECT of the union; the relation `tail` must be registered. `held`: rows that are in
+        DuckDB's memory already.
         """
         silver = [_parquet(self.silver, from_us, to_us, held)]
-        return " union all ".join([*silver, *self.tail_sqls()])
+        return " union all ".join([*silver, *self.tail_sqls(held)])
 
-    def tail_sqls(self) -> list[str]:
-        """SELECTs that give the tail's rows; the relation `tail` must be registered."""
-        parts = [f"select {COLUMNS} from tail"] if len(self.tail) else []
+    def tail_sqls(self, held: Held = NOTHING) -> list[str]:
+        """SELECTs that give the tail's rows, but for those that are `held`; the relation `tail` must
+        be registered.
+        """
+        parts = [f"select {COLUMNS} from tail"] if not held.tail and len(self.tail) else []
         return parts + [self.spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
 
     def spilled_sql(self, chunk: Chunk) -> str:
@@ -89,7 +91,7 @@ def _parquet(
 ) -> str:
     wanted = _pruned(snapshot, from_us, to_us)
     paths = [path for path in wanted if path not in held.paths]
-    parts = [held.sql] if len(paths) < len(wanted) else []
+    parts = [held.sql] if held.tail or len(paths) < len(wanted) else []
     if paths:
         lacking = snapshot.lacking(SILVER_EVENTS)
         option = "hive_partitioning = false"

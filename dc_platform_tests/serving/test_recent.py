@@ -17,7 +17,7 @@ from dc_platform.serving.recent import Held, RecentRows, young
 from dc_platform.serving.view import View
 from dc_platform_tests.helpers.landing import batch, committer
 from dc_platform_tests.helpers.records import block
-from dc_platform_tests.helpers.serving import Served
+from dc_platform_tests.helpers.serving import Served, chunk, view
 from dc_platform_tests.serving.conftest import lines
 from dc_platform_tests.stack.harness import wait_for
 
@@ -30,7 +30,10 @@ def instance() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture
-def recent(instance: duckdb.DuckDBPyConnection) -> Iterator[RecentRows]:
+def recent(
+    instance: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RecentRows]:
+    monkeypatch.setattr("dc_platform.serving.recent._FEW_ROWS", 0)
     made = RecentRows(instance, memory_mb=16)
     yield made
     made.close()
@@ -53,13 +56,15 @@ def merge(lake: Lake, snapshot: Snapshot, *, ordered: bool) -> Snapshot:
 
 
 def has(recent: RecentRows, snapshot: Snapshot, files: int) -> bool:
-    with recent.of(snapshot) as held:
+    with recent.of(View(snapshot, {})) as held:
         return len(held.paths) == files
 
 
-def rows(instance: duckdb.DuckDBPyConnection, view: View, held: Held) -> list[tuple[object, ...]]:
-    sql = view.union_sql(held=held)
-    return instance.cursor().execute(f"select * from ({sql}) order by event_id").fetchall()
+def rows(instance: duckdb.DuckDBPyConnection, seen: View, held: Held) -> list[tuple[object, ...]]:
+    sql = seen.union_sql(held=held)
+    with instance.cursor() as cursor:
+        cursor.register("tail", seen.tail)
+        return cursor.execute(f"select * from ({sql}) order by event_id").fetchall()
 
 
 def test_rows_are_those_of_the_files_of_each_version(
@@ -69,12 +74,12 @@ def test_rows_are_those_of_the_files_of_each_version(
     versions = [land(lake, start, start + 5) for start in (0, 5, 10)]
     wait_for(lambda: has(recent, versions[-1], 3))
     for number, snapshot in enumerate(versions, 1):
-        view = View(snapshot, {})
-        with recent.of(snapshot) as held:
+        seen = View(snapshot, {})
+        with recent.of(seen) as held:
             assert len(held.paths) == number
-            assert "read_parquet" not in view.union_sql(held=held)
-            found = rows(instance, view, held)
-        assert found == rows(instance, view, Held())
+            assert "read_parquet" not in seen.union_sql(held=held)
+            found = rows(instance, seen, held)
+        assert found == rows(instance, seen, Held())
         assert len(found) == 5 * number
 
 
@@ -85,7 +90,7 @@ def test_a_query_keeps_what_compaction_took_away(
     old = [land(lake, start, start + 5) for start in (0, 5)][-1]
     wait_for(lambda: has(recent, old, 2))
     merged = merge(lake, old, ordered=False)
-    with recent.of(old) as held:
+    with recent.of(View(old, {})) as held:
         wait_for(lambda: has(recent, merged, 1))
         # Closed hours are not kept, and that leaves more dead rows than live ones.
         closed = merge(lake, merged, ordered=True)
@@ -94,8 +99,42 @@ def test_a_query_keeps_what_compaction_took_away(
     newest = land(lake, 10, 15)
     wait_for(lambda: has(recent, newest, 1))
     tables = "select count(*) from duckdb_tables() where table_name like 'recent%'"
-    land(lake, 15, 16)
+    latest = land(lake, 15, 20)
+    wait_for(lambda: has(recent, latest, 2))
     wait_for(lambda: instance.cursor().execute(tables).fetchall() == [(1,)])
+
+
+def test_the_tail_is_there_once(
+    tmp_path: Path, instance: duckdb.DuckDBPyConnection, recent: RecentRows
+) -> None:
+    lake = Lake(str(tmp_path))
+    tails = [[block(lines(5, 8), 1)], [block(lines(8, 10), 2)]]
+    seen = view(lake, [block(lines(0, 5), 0)], tails)
+
+    def all_in_memory() -> bool:
+        with recent.of(seen) as held:
+            return held.tail and len(held.paths) == 1
+
+    wait_for(all_in_memory)
+    with recent.of(seen) as held:
+        found = rows(instance, seen, held)
+        assert found == rows(instance, seen, Held())
+        assert len(found) == 10
+        # Outside of a query's time range there are no files to read; the tail is asked all the same.
+        assert "from tail" not in seen.union_sql(0, 1, held)
+        assert held.sql in seen.union_sql(0, 1, held)
+    # A chunk that landing cut is another chunk: it is asked as it is until it has been copied.
+    cut = View(seen.silver, seen.border, (seen.chunks[1], chunk([block(lines(6, 8), 1)])))
+    with recent.of(cut) as held:
+        assert not held.tail
+    wait_for(lambda: holds_tail(recent, cut))
+    with recent.of(cut) as held:
+        assert len(rows(instance, cut, held)) == 9
+
+
+def holds_tail(recent: RecentRows, seen: View) -> bool:
+    with recent.of(seen) as held:
+        return held.tail
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
