@@ -25,10 +25,10 @@ def serve(connect: Callable[[], Ask]) -> None:
         task = json.loads(line)
         while len(asks) < task["clients"]:
             asks.append(connect())
-        print(json.dumps(_done(asks, **task)), flush=True)
+        print(json.dumps(answers(asks, **task)), flush=True)
 
 
-def _done(
+def answers(
     asks: list[Ask], *, questions: list[Any], clients: int, most: int, seconds: float
 ) -> dict[str, Any]:
     """Ask in turn until `most` questions were asked or the time is over.
