@@ -11,7 +11,7 @@ BIN := .venv/bin
 DATA ?= .dcp
 
 
-.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-flood bench-freshness bench-commits test-faults test-ledger test-lakehouse test-union soak test-crash clean
+.PHONY: help setup run test test-fast check format docs lock lock-peers bench bench-landing bench-query bench-flood bench-freshness bench-commits test-faults test-ledger test-lakehouse test-union soak test-crash clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ bench: setup  ## every benchmark of `dcp bench`
 
 bench-landing: setup benchmarks/.venv/.ready  ## landing beside a plain loop, Spark and dlt (ARGS="--events N …")
 	$(BIN)/python -m benchmarks.landing $(ARGS)
+
+bench-query: setup benchmarks/.venv/.ready  ## queries over 30 days beside DuckDB and ClickHouse (ARGS="--events N …")
+	$(BIN)/dcp bench query $(ARGS)
 
 benchmarks/.venv/.ready: benchmarks/requirements.lock | setup
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) benchmarks/.venv

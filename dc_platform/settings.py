@@ -244,6 +244,12 @@ class Settings(BaseSettings):
         description="Memory of the answers that are kept until the data that they are of changes,"
         " beside DCP_QUERY_MEMORY_MB; an answer may take an eighth of it, and 0 keeps none.",
     )
+    recent_memory_mb: int = Field(
+        128,
+        ge=0,
+        description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take in memory, so that"
+        " queries of the last hour read no files; 0: none.",
+    )
     query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
 
     # --- gold ---

@@ -16,4 +16,9 @@ flood_figures.py ages and lag, from the two logs
 usage.py         memory and CPU of the parts of a stack
 flood.py         `dcp bench flood`
 soak*.py         `dcp bench soak`
+query_lake.py, query_base.py, query_gold.py   30 days of events and their gold, kept from run to run
+query_fresh.py   the hour before a run, and its tail
+query_classes.py what is asked
+query_load.py    clients that ask; query_api.py, query_duckdb.py, query_clickhouse.py: whom
+query.py, query_peers.py   `dcp bench query`
 """

@@ -115,6 +115,34 @@ def search(
     _print(bench_search(events=events, queries=queries, say=_say), as_json)
 
 
+@bench_app.command()
+def query(
+    events: Annotated[int, typer.Option(min=100_000, help="Events of the lake.")] = 100_000_000,
+    lake: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the lake, kept for the next run; else bench-query below"
+            " DCP_DATA_DIR."
+        ),
+    ] = None,
+    clickhouse: Annotated[
+        Path | None,
+        typer.Option(help="A Python that has chdb; else that of benchmarks/.venv, if any."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queries over 30 days, beside DuckDB on the same files and ClickHouse on the same events."""
+    from dc_platform.bench.query import bench_query
+    from dc_platform.bench.query_peers import PEERS_PYTHON
+    from dc_platform.settings import settings
+
+    lake = lake or settings().data_dir.absolute() / "bench-query"
+    if clickhouse is None and PEERS_PYTHON.exists():
+        clickhouse = PEERS_PYTHON
+    result = bench_query(events=events, lake=lake.absolute(), clickhouse=clickhouse, say=_say)
+    _print(result, as_json)
+
+
 @bench_app.command(name="all")
 def all_(as_json: AsJson = False) -> None:
     """Every bench, one after the other."""

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.parquet import (
+    KEPT_GROUP_ROWS,
     ROW_GROUP_ROWS,
     DataFile,
     needle_options,
@@ -47,7 +48,8 @@ _GROUP_BYTES = 64 * 2**20
 _BATCH_BYTES = 16 * 2**20
 _BATCH_ROWS = 16_384
 _ADDRESS = "topic_id, kafka_partition, kafka_offset, kafka_index"
-_ORDER = {SILVER_EVENTS.name: f"date_trunc('hour', event_time), source_id, event_time, {_ADDRESS}"}
+# Of a closed hour; the others by address.
+ORDER = {SILVER_EVENTS.name: f"date_trunc('hour', event_time), source_id, event_time, {_ADDRESS}"}
 # What the names of merged files begin with; `SORTED`: those of a closed hour, in order where their rows
 # are not too large for it. They are done with.
 SORTED = "hour-"
@@ -247,7 +249,7 @@ def _in_order(
     batch_rows: int,
 ) -> Iterator[pa.Table]:
     names = ", ".join(spec.file_schema.names)
-    order = _ORDER.get(spec.name, _ADDRESS)
+    order = ORDER.get(spec.name, _ADDRESS)
     rows = files_sql(spec, paths, lacking, "hive_partitioning = false", columns=names)
     reader = connection.execute(f"select * from ({rows}) order by {order}").to_arrow_reader(
         batch_rows
@@ -273,7 +275,7 @@ def write_rows(
             pq.ParquetWriter(sink, spec.file_schema, **(options or writer_options(spec))) as writer,
         ):
             for group in _groups(pieces):
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(group, row_group_size=KEPT_GROUP_ROWS)
                 stats = _together(stats, statistics(group, spec.statistics, spec.added))
             writer.close()
             size = sink.tell()
@@ -292,7 +294,7 @@ def write_rows(
 
 
 def _groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Row groups of whole pieces."""
+    """Some row groups of whole pieces."""
     held: list[pa.Table] = []
     for piece in pieces:
         held.append(piece)

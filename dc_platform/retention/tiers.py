@@ -55,7 +55,8 @@ METADATA = "dcp.tier"
 # The directory of cold files. Its name has no `=`: DuckDB takes those of all files of a table for the
 # same partition columns.
 COLD_FOLDER = "cold"
-_ORDER = {SILVER_EVENTS.name: "event_type, source_id, event_time"}
+# Of warm and cold files; the others by address.
+WARM_ORDER = {SILVER_EVENTS.name: "event_type, source_id, event_time"}
 _ADDRESS = "topic_id, kafka_partition, kafka_offset, kafka_index"
 
 
@@ -293,7 +294,9 @@ class Tiers:
         seen = look_at(table.uri, old, spec)
         order = ""
         if can_sort(seen.row_bytes):
-            order = f" order by {_ORDER[spec.name]}, {_ADDRESS}" if spec.name in _ORDER else ""
+            order = (
+                f" order by {WARM_ORDER[spec.name]}, {_ADDRESS}" if spec.name in WARM_ORDER else ""
+            )
             order = order or f" order by {_ADDRESS}"
         memory = f"{SORT_MEMORY_MB}MiB"
         with _reading(spec), scratch(memory=memory, threads=1) as connection:

@@ -5,6 +5,7 @@ progress.py   how much of Kafka the tail holds, measured by its ends
 pile.py       all pieces of the tail, and its bounds
 chunks.py     pieces of the tail, in memory or spilled
 view.py       one moment of the union: a silver version, its border, the tail after it
+recent.py     the newest rows of silver, in memory
 engine.py     DuckDB over a view, without files, network or settings for its users
 rows.py       the rows of a running query, each batch within its time
 guard.py      which SQL is let through

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -103,8 +104,8 @@ class _Asked:
     def _run(self, statement: Statement, chosen: Plan | str | None) -> pa.Table:
         if isinstance(chosen, Plan) and statement.parts is not None:
             parameters = Parameters(statement.parameters, tenant=self._tenant_id)
-            sql = chosen.sql(statement.parts, _HOURS)
-            with self._engine.run_own(sql, parameters, tail=self._view.tail) as cursor:
+            sql_of = partial(chosen.sql, statement.parts, _HOURS, ())
+            with self._engine.run_planned(sql_of, self._view, parameters) as cursor:
                 return cursor.to_arrow_table()
         with self._engine.run_on_events(
             statement.sql,

@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             tail.stop()
+            engine.close()
             database.close()
 
     app = FastAPI(

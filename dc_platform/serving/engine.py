@@ -37,9 +37,10 @@ from dc_platform.serving.guard import (
     view_name,
 )
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
+from dc_platform.serving.recent import Held, RecentRows
 from dc_platform.serving.rows import Clock, Rows
 from dc_platform.serving.sketch_functions import SketchFunctions
-from dc_platform.serving.view import View
+from dc_platform.serving.view import NOTHING, View
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Engine:
     def _open(self) -> None:
         """A new instance, with its settings locked."""
         settings = self._settings
-        self._instance = duckdb.connect(
+        instance = duckdb.connect(
             config={
                 "threads": settings.query_threads,
                 "memory_limit": f"{settings.query_memory_mb}MB",
@@ -123,8 +124,9 @@ class Engine:
             "set parquet_metadata_cache = true",
             "set lock_configuration = true",
         ):
-            self._instance.execute(statement)
-        self._sketches = SketchFunctions(self._instance)
+            instance.execute(statement)
+        self._sketches = SketchFunctions(instance)
+        self._recent = RecentRows(instance, memory_mb=settings.recent_memory_mb)
 
     @contextmanager
     def run_sql(
@@ -143,11 +145,11 @@ class Engine:
         interrupts it, before it runs.
         """
         guarded = self._guard.check(sql)
-        with self._cursor() as cursor:
+        with self._cursor_on(view) as (cursor, held):
             for table in guarded.tables:
-                self._create_view(cursor, view_name(table), table, view, tenant_id)
+                self._create_view(cursor, view_name(table), table, view, tenant_id, held)
             for name, (table, at) in guarded.past.items():
-                self._create_view(cursor, name, table, past(at), tenant_id)
+                self._create_view(cursor, name, table, past(at), tenant_id, NOTHING)
             clock = Clock(cursor, self._timeout)
             starts(clock)
             with self._sketches.named_on(cursor, clock, guarded.functions):
@@ -165,10 +167,9 @@ class Engine:
         to_us: int | None,
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor on which our own SQL over `events` has been executed."""
-        with self._cursor() as cursor:
-            cursor.register("tail", view.tail)
+        with self._cursor_on(view) as (cursor, held):
             cursor.execute(
-                f"create temp view events as select * from ({view.union_sql(from_us, to_us)})"
+                f"create temp view events as select * from ({view.union_sql(from_us, to_us, held)})"
                 f" {view.where(tenant_id)}"
             )
             with Clock(cursor, self._timeout).running():
@@ -187,6 +188,20 @@ class Engine:
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
 
+    @contextmanager
+    def run_planned(
+        self, sql: Callable[[Held], str], view: View, parameters: dict[str, Any]
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor on which our own SQL over parts of a view has been executed; `sql` makes it of what
+        is held in memory.
+        """
+        with self._cursor_on(view) as (cursor, held), Clock(cursor, self._timeout).running():
+            yield cursor.execute(sql(held), parameters)
+
+    def close(self) -> None:
+        """End what goes on beside the queries."""
+        self._recent.close()
+
     def coverage(self, spec: GoldSpec) -> Coverage:
         """Which hours an hourly table of gold can answer."""
         return self._coverage[spec.name]
@@ -196,15 +211,19 @@ class Engine:
         return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
 
     def _create_view(
-        self, cursor: duckdb.DuckDBPyConnection, name: str, table: str, view: View, tenant_id: str
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        name: str,
+        table: str,
+        view: View,
+        tenant_id: str,
+        held: Held,
     ) -> None:
         if view.hidden is not None and not is_timed(table):
             raise not_timed(table)
         where = view.where(tenant_id)
         if table == "events" or table.startswith("typed."):
-            if view.tail_rows:
-                cursor.register("tail", view.tail)
-            events = f"select * from ({view.union_sql()}) {where}"
+            events = f"select * from ({view.union_sql(held=held)}) {where}"
         else:
             events = ""
         if table == "events":
@@ -221,16 +240,29 @@ class Engine:
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        instance = self._instance
-        cursor = instance.cursor()
-        try:
+        with self._cursor_on(None) as (cursor, _):
             yield cursor
+
+    @contextmanager
+    def _cursor_on(self, view: View | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Held]]:
+        """A cursor, and what of a view is in its instance's memory; the rest of its tail is `tail`."""
+        recent = self._recent
+        cursor = recent.instance.cursor()
+        try:
+            if view is None:
+                yield cursor, NOTHING
+                return
+            with recent.of(view) as held:
+                if not held.tail and view.tail_rows:
+                    cursor.register("tail", view.tail)
+                yield cursor, held
         except (duckdb.InternalException, duckdb.FatalException) as error:
             # DuckDB answers nothing any more after an error of its own.
             with self._renewing:
-                if self._instance is instance:
+                if self._recent is recent:
                     log.error("DuckDB begins anew after %s", error)
                     self._open()
+                    recent.close()
             raise
         finally:
             cursor.close()

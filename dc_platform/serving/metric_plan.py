@@ -8,6 +8,7 @@ the definition as it is now.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -89,8 +90,8 @@ class MetricPlan:
                 f"metric_version = {parameters.name(self._metric.version)}",
             ]
             parameters["tenant"] = tenant_id
-            whole = self._chosen.sql(select, _COLUMNS, *of_metric)
-            with self._engine.run_own(whole, parameters, tail=self._view.tail) as cursor:
+            sql_of = partial(self._chosen.sql, select, _COLUMNS, of_metric)
+            with self._engine.run_planned(sql_of, self._view, parameters) as cursor:
                 return cursor.to_arrow_table()
         from_us, to_us = self._range
         with self._engine.run_on_events(

@@ -18,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dc_platform.lake.balance import HOUR_US
-from dc_platform.lake.sql import sql_list
+from dc_platform.lake.sql import empty_select, sql_list
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.covered import Covered
-from dc_platform.serving.view import COLUMNS, View
+from dc_platform.serving.recent import Held
+from dc_platform.serving.view import COLUMNS, SCHEMA, View
 
 NEVER, EVER = -(2**62), 2**62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -56,18 +57,18 @@ class Plan:
         near = (days >= first) & (days < last)
         return [path for path, kept in zip(snapshot.paths, near, strict=True) if kept]
 
-    def sql(self, select: str, columns: str, *conditions: str) -> str:
+    def sql(self, select: str, columns: str, conditions: Sequence[str], held: Held) -> str:
         """`select`, which names `events`, the events of the rest and of the tail, and `hours`, the rows
-        of gold with `columns`; the relation `tail` must be registered. `conditions` are on gold's rows,
-        the tenant's is `$tenant`.
+        of gold with `columns`; the relation `tail` must be registered, where it is not `held`.
+        `conditions` are on gold's rows, the tenant's is `$tenant`.
         """
-        parts = self.view.tail_sqls()
+        parts = self.view.tail_sqls(held)
         if self.silver.paths:
-            rest = replace(self.view, silver=self.silver).silver_sql()
+            rest = replace(self.view, silver=self.silver).silver_sql(held=held)
             spans = " or ".join(_within("event_time", span) for span in self.rest)
             parts = [f"select {COLUMNS} from ({rest}) where {spans}", *parts]
         if not parts:
-            parts = [f"select {COLUMNS} from tail where false"]
+            parts = [f"select {COLUMNS} from ({empty_select(SCHEMA)})"]
         events = f"select * from ({' union all '.join(parts)}) where tenant_id = $tenant"
         return (
             f"with events as ({events}), hours as ({self._hours_sql(columns, conditions)}) {select}"

@@ -18,9 +18,11 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
 from dc_platform.lake.table import Snapshot, empty_select, files_sql, sql_list, sql_text
 from dc_platform.serving.chunks import Chunk
+from dc_platform.serving.recent import Held
 
 SCHEMA = SILVER_EVENTS.file_schema
 COLUMNS = ", ".join(SCHEMA.names)
+NOTHING = Held()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +57,27 @@ class View:
         """Rows of the tail, in memory and on disk, before exclusions."""
         return sum(chunk.rows for chunk in self.chunks)
 
-    def silver_sql(self, from_us: int | None = None, to_us: int | None = None) -> str:
+    def silver_sql(
+        self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
+    ) -> str:
         """A SELECT of silver's rows; a time range leaves out files that cannot match."""
-        return _parquet(self.silver, from_us, to_us)
+        return _parquet(self.silver, from_us, to_us, held)
 
-    def union_sql(self, from_us: int | None = None, to_us: int | None = None) -> str:
-        """A SELECT of the union; the relation `tail` must be registered."""
-        return " union all ".join([_parquet(self.silver, from_us, to_us), *self.tail_sqls()])
+    def union_sql(
+        self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
+    ) -> str:
+        """A SELECT of the union; the relation `tail` must be registered, where it is not `held`.
+        `held`: rows that are in DuckDB's memory already.
+        """
+        return " union all ".join([self.silver_sql(from_us, to_us, held), *self.tail_sqls(held)])
 
-    def tail_sqls(self) -> list[str]:
-        """SELECTs that give the tail's rows; the relation `tail` must be registered."""
-        parts = [f"select {COLUMNS} from tail"] if len(self.tail) else []
+    def tail_sqls(self, held: Held = NOTHING) -> list[str]:
+        """SELECTs that give the tail's rows; the relation `tail` must be registered, where they are not
+        `held`.
+        """
+        parts = [held.tail] if held.tail else []
+        if not held.tail and len(self.tail):
+            parts = [f"select {COLUMNS} from tail"]
         return parts + [self.spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
 
     def spilled_sql(self, chunk: Chunk) -> str:
@@ -84,12 +96,17 @@ class View:
         return f"select {COLUMNS} from read_parquet({files}, file_row_number = true){where}"
 
 
-def _parquet(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> str:
-    paths = _pruned(snapshot, from_us, to_us)
-    if not paths:
-        return empty_select(SCHEMA)
-    lacking = snapshot.lacking(SILVER_EVENTS)
-    return files_sql(SILVER_EVENTS, paths, lacking, "hive_partitioning = false", columns=COLUMNS)
+def _parquet(
+    snapshot: Snapshot, from_us: int | None, to_us: int | None, held: Held = NOTHING
+) -> str:
+    wanted = _pruned(snapshot, from_us, to_us)
+    paths = [path for path in wanted if path not in held.paths]
+    parts = [held.files] if len(paths) < len(wanted) else []
+    if paths:
+        lacking = snapshot.lacking(SILVER_EVENTS)
+        option = "hive_partitioning = false"
+        parts.append(files_sql(SILVER_EVENTS, paths, lacking, option, columns=COLUMNS))
+    return " union all ".join(parts) or empty_select(SCHEMA)
 
 
 def _pruned(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> list[str]:

@@ -1,0 +1,288 @@
+"""The newest rows, in a table in memory: what most queries ask for lies in dozens of small files.
+
+While an ingest hour is open its rows are in files of seconds and minutes; DuckDB takes half a
+millisecond of CPU time for each of them, in every query. Here their rows are copied once into a table
+of DuckDB's own, each with the number of its file. A query takes from it the files that its view has;
+files that are not here it reads as ever. So this is never a second truth: files do not change. Chunks
+of the tail, which do not change either, are copied, too: an Arrow table takes twice as long.
+
+Rows of files and chunks that went away stay until they are half of the table. Then it is written anew,
+and the old one goes when no query reads it any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.parquet import LANDED, whole
+from dc_platform.lake.rewrite import MERGED
+from dc_platform.lake.sql import empty_select, files_sql
+from dc_platform.lake.table import Snapshot
+from dc_platform.serving.chunks import Chunk
+
+if TYPE_CHECKING:
+    from dc_platform.serving.view import View
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ", ".join(SILVER_EVENTS.file_schema.names)
+# A row of 320 bytes takes 126 in a file that is compressed, and 400 here.
+_GROWTH = 4
+# Files of one statement: the first look at a lake has hundreds.
+_TOGETHER = 32
+# A tail of more rows is asked as the Arrow table that it is.
+_TAIL_ROWS = 100_000
+# A pause after each copying, so many times as long: a quarter of a core at most.
+_REST = 3.0
+# So many dead rows are no reason to write the table anew.
+_FEW_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """Files that need not be read: `files` selects their rows, and `tail` those of the tail's chunks in
+    memory; empty where there are none.
+    """
+
+    paths: Collection[str] = frozenset()
+    files: str = ""
+    tail: str = ""
+
+
+@dataclass(eq=False)
+class _Table:
+    """`files` and `chunks`: number and rows of each."""
+
+    name: str
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    chunks: weakref.WeakKeyDictionary[Chunk, tuple[int, int]] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+    rows: int = 0
+    used: int = 0
+    readers: int = 0
+
+
+class RecentRows:
+    """Follows the views that queries have, in a thread of its own. Thread-safe."""
+
+    def __init__(self, instance: duckdb.DuckDBPyConnection, *, memory_mb: int) -> None:
+        self._bytes = memory_mb * 2**20
+        self.instance = instance
+        self._lock = threading.Lock()
+        self._tables = 0
+        self._table = self._new()
+        self._old: list[_Table] = []
+        # The view to follow; not longer than that, for its memory goes with its last query.
+        self._next: View | None = None
+        self._seen: weakref.ref[View] | None = None
+        self._version = -1
+        # A pool: its thread ends with this, or with the interpreter, and never in the midst of a query.
+        self._thread = ThreadPoolExecutor(1, "recent")
+        self._busy = False
+        self._closed = threading.Event()
+
+    @contextmanager
+    def of(self, view: View) -> Iterator[Held]:
+        """What is here of a view, for as long as a query runs."""
+        with self._lock:
+            table = self._table
+            files = table.files
+            table.readers += 1
+        try:
+            self._follow(view)
+            yield _held(table, files, view)
+        finally:
+            with self._lock:
+                table.readers -= 1
+
+    def close(self) -> None:
+        """End the thread."""
+        self._bytes = 0
+        self._closed.set()
+        self._thread.shutdown()
+
+    def _follow(self, view: View) -> None:
+        if not self._bytes or (self._seen is not None and self._seen() is view):
+            return
+        with self._lock:
+            if view.silver.version < self._version:
+                return
+            self._version = view.silver.version
+            self._seen, self._next = weakref.ref(view), view
+            if not self._busy:
+                self._busy = True
+                self._thread.submit(self._run)
+
+    # --- in the thread ---
+
+    def _run(self) -> None:
+        """Follow until there is no newer view."""
+        while True:
+            with self._lock:
+                view, self._next = self._next, None
+                if view is None or not self._bytes:
+                    self._busy = False
+                    return
+            begun = time.monotonic()
+            try:
+                with self.instance.cursor() as cursor:
+                    self._take(cursor, view)
+            except duckdb.Error as error:
+                # A file that vacuum took meanwhile, or no memory: queries read the files.
+                log.warning("recent rows: %s", error)
+            del view
+            self._closed.wait(min(1.0, _REST * (time.monotonic() - begun)))
+
+    def _take(self, cursor: duckdb.DuckDBPyConnection, view: View) -> None:
+        wanted = young(view.silver, self._bytes)
+        chunks = _in_memory(view)
+        if sum(chunk.rows for chunk in chunks) > _TAIL_ROWS:
+            chunks = []
+        table = self._table
+        files_kept = {path: found for path, found in table.files.items() if path in wanted}
+        chunks_kept = {chunk: table.chunks[chunk] for chunk in chunks if chunk in table.chunks}
+        live = sum(rows for _, rows in (*files_kept.values(), *chunks_kept.values()))
+        if table.rows > 2 * live + _FEW_ROWS:
+            self._renew(cursor, files_kept, chunks_kept)
+        for chunk in chunks:
+            if chunk not in self._table.chunks:
+                self._add_chunk(cursor, chunk)
+        missing = [path for path in wanted if path not in self._table.files]
+        lacking = view.silver.lacking(SILVER_EVENTS)
+        for start in range(0, len(missing), _TOGETHER):
+            self._add(cursor, missing[start : start + _TOGETHER], lacking, wanted)
+        self._drop_old(cursor)
+
+    def _renew(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        files: Mapping[str, tuple[int, int]],
+        chunks: Mapping[Chunk, tuple[int, int]],
+    ) -> None:
+        """Another table with the rows that are still wanted."""
+        new = self._new()
+        kept = [*files.values(), *chunks.values()]
+        if kept:
+            condition = _among("file", (number for number, _ in kept))
+            rows = f"select * from {self._table.name} where {condition}"
+            cursor.execute(f"insert into {new.name} {rows}")
+        new.files = dict(files)
+        new.chunks.update(chunks)
+        new.rows, new.used = sum(rows for _, rows in kept), self._table.used
+        with self._lock:
+            self._old.append(self._table)
+            self._table = new
+
+    def _add_chunk(self, cursor: duckdb.DuckDBPyConnection, chunk: Chunk) -> None:
+        table, number = self._table, self._table.used + 1
+        assert chunk.table is not None
+        rows: pa.Table = whole(chunk.table, SILVER_EVENTS.file_schema)
+        cursor.register("chunk", rows)
+        cursor.execute(f"insert into {table.name} select {number}, {COLUMNS} from chunk")
+        cursor.unregister("chunk")
+        with self._lock:
+            table.chunks[chunk] = (number, chunk.rows)
+            table.used = number
+            table.rows += chunk.rows
+
+    def _add(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        paths: Sequence[str],
+        lacking: Collection[str],
+        rows_of: Mapping[str, int],
+    ) -> None:
+        table = self._table
+        numbers = {path: table.used + n for n, path in enumerate(paths, 1)}
+        parts = [
+            f"select {number}, {COLUMNS} from ({_file_sql(path, lacking)})"
+            for path, number in numbers.items()
+        ]
+        cursor.execute(f"insert into {table.name} {' union all '.join(parts)}")
+        with self._lock:
+            table.files = {**table.files, **{p: (n, rows_of[p]) for p, n in numbers.items()}}
+            table.used += len(paths)
+            table.rows += sum(rows_of[path] for path in paths)
+
+    def _new(self) -> _Table:
+        self._tables += 1
+        name = f"memory.recent_{self._tables}"
+        empty = empty_select(SILVER_EVENTS.file_schema)
+        self.instance.cursor().execute(f"create table {name} as select 0 as file, * from ({empty})")
+        return _Table(name)
+
+    def _drop_old(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            gone = [table for table in self._old if not table.readers]
+            self._old = [table for table in self._old if table.readers]
+        for table in gone:
+            cursor.execute(f"drop table {table.name}")
+
+
+def young(snapshot: Snapshot, most_bytes: int) -> dict[str, int]:
+    """Path → rows of the files of open ingest hours, the oldest first: as many of the newest as
+    `most_bytes` of memory hold.
+    """
+    columns = (snapshot.actions[n].to_pylist() for n in ("modification_time", "size_bytes"))
+    rows = snapshot.actions["num_records"].to_pylist()
+    files = sorted(zip(*columns, snapshot.paths, rows, strict=True), reverse=True)
+    chosen: list[tuple[str, int]] = []
+    for _, size, path, count in files:
+        if not PurePosixPath(path).name.startswith((LANDED, MERGED)):
+            continue
+        most_bytes -= size * _GROWTH
+        if most_bytes < 0 or count is None:
+            break
+        chosen.append((path, count))
+    return dict(reversed(chosen))
+
+
+def _file_sql(path: str, lacking: Collection[str]) -> str:
+    option = "hive_partitioning = false"
+    return files_sql(SILVER_EVENTS, [path], lacking, option, columns=COLUMNS)
+
+
+def _held(table: _Table, files: Mapping[str, tuple[int, int]], view: View) -> Held:
+    live = {path: files[path][0] for path in view.silver.paths if path in files}
+    chunks = _in_memory(view)
+    known = [found[0] for chunk in chunks if (found := table.chunks.get(chunk)) is not None]
+    return Held(
+        live.keys(),
+        files=_select(table, live.values()),
+        tail=_select(table, known) if len(known) == len(chunks) else "",
+    )
+
+
+def _select(table: _Table, numbers: Collection[int]) -> str:
+    if not numbers:
+        return ""
+    return f"select {COLUMNS} from {table.name} where {_among('file', numbers)}"
+
+
+def _in_memory(view: View) -> list[Chunk]:
+    return [chunk for chunk in view.chunks if chunk.table is not None]
+
+
+def _among(column: str, numbers: Iterable[int]) -> str:
+    """A condition on ranges: numbers follow each other but for the files that were taken away."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return "(" + " or ".join(f"{column} between {low} and {high}" for low, high in ranges) + ")"
