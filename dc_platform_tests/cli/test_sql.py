@@ -139,7 +139,8 @@ class Cursors:
     def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = 0
         self.lock = threading.Lock()
-        instance, engine = door.served.engine._instance, door.served.engine
+        recent = door.served.engine._recent
+        instance = recent.instance
         outer = self
 
         class Instance:
@@ -154,11 +155,17 @@ class Cursors:
             def __getattr__(self, name: str) -> object:
                 return getattr(self._inner, name)
 
+            def __enter__(self) -> Counted:
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                self.close()
+
             def close(self) -> None:
                 outer.open -= 1
                 self._inner.close()  # type: ignore[attr-defined]
 
-        monkeypatch.setattr(engine, "_instance", Instance())
+        monkeypatch.setattr(recent, "instance", Instance())
 
 
 @pytest.mark.parametrize("framed", ["true", "false"])
