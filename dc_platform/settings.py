@@ -235,8 +235,8 @@ class Settings(BaseSettings):
     serving_memory_mb: int = Field(
         0,
         ge=0,
-        description="Private memory of a serving process (RLIMIT_DATA), which ends a query that would"
-        " take more; 0: what tail, identities and queries may have, and 3 GiB.",
+        description="Memory of a serving process beside mapped files; past it a query that would"
+        " take more ends; 0: what tail, identities and queries may have, and 3 GiB.",
     )
     query_cache_mb: int = Field(
         64,

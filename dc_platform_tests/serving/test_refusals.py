@@ -65,7 +65,7 @@ def test_a_store_that_is_away_is_503(
     def away(*_: Any, **__: Any) -> None:
         raise StoreUnavailableError("reading the log: disk on fire\nmore")
 
-    monkeypatch.setattr(door.served.engine, "_cursor", away)
+    monkeypatch.setattr(door.served.engine, "_cursor_on", away)
     body = {"sql": "select 1"} if path == "sql" else {}
     answer = request(door.app, "POST", f"/api/v1/{path}", headers=door.headers, json=body)
     assert answer.status_code == 503

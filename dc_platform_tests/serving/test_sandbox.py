@@ -37,7 +37,7 @@ PAIRS = "range(1000000) a, range(1000000) b"
 VISIBLE = {400, 404, 413, 422, 503, 504, 507}
 
 MEMORY = [
-    "select length(repeat('x', 100000000)) from range(2048)",
+    "select length(repeat('x', 100000000 + i % 2)) from range(2048) t(i)",
     "select length(repeat('x', 3000000000))",
     "select len(range(500000000))",
     "select len(list_resize([1], 1000000000))",
@@ -122,6 +122,11 @@ REACH = [
     'select * from "ref.hidden"',
     'select * from "silver"."events".x',
     "select * from memory.main.events",
+    # Where the newest rows of all tenants are.
+    "select * from memory.recent_1",
+    "select * from memory.main.recent_1",
+    "select * from recent_1",
+    'select * from "memory.recent_1"',
     "select * from temp.main.dcp_silver__events",
     "select * from system.information_schema.tables",
     "select * from information_schema.columns",
@@ -207,7 +212,7 @@ class Sandbox:
             "QUERY_TIMEOUT_SECONDS": "1",
             "QUERY_MEMORY_MB": "64",
             "QUERY_TEMP_MB": "16",
-            "SERVING_MEMORY_MB": "3072",
+            "SERVING_MEMORY_MB": "1536",
             "QUERY_TENANT_CONCURRENCY": "2",
             "QUERY_WAIT_SECONDS": "0.1",
             "LOG_LEVEL": "ERROR",

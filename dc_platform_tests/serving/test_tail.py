@@ -46,6 +46,7 @@ def test_a_duplicate_of_a_landed_event_never_counts_twice(tailed: Callable[..., 
         tail.write(3, partition=1)
         tail.wait_count(3)
         tail.land()
+        wait_for(lambda: seen[-1].version == tail.seen().version)
     assert counts_since_first(seen) == {1}
     assert tail.seen()[:2] == (3, 3)
     assert {one.version for one in seen} >= {seen[0].version, tail.seen().version}
