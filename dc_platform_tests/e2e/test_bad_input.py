@@ -112,9 +112,9 @@ def test_bodies_that_hold_no_events_are_answered_and_kept(client: Client) -> Non
         (b'{"events": [{"eventType": "\xff", "payload": {}}]}', {}, 200, "not_utf8"),
         (b"\xfe\xff\x00", {}, 400, "not_utf8"),
         (b"no gzip at all", {"Content_Encoding": "gzip"}, 400, "bad_compression"),
-        (gzip.compress(whole, mtime=0)[:-5], {"Content_Encoding": "gzip"}, 400, "bad_compression"),
+        (gzip.compress(whole)[:-5], {"Content_Encoding": "gzip"}, 400, "bad_compression"),
         (b"{}", {"Content_Encoding": "br"}, 400, "bad_compression"),
-        (gzip.compress(bytes(80 * 2**20), mtime=0), {"Content_Encoding": "gzip"}, 413, "body_too_large"),
+        (gzip.compress(bytes(80 * 2**20)), {"Content_Encoding": "gzip"}, 413, "body_too_large"),
         (b"[" * 100_000 + b"]" * 100_000, {}, 400, "too_deep"),
     ]
     for content, headers, status, code in cases:
