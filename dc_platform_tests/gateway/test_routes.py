@@ -85,7 +85,12 @@ def test_accepted_rejected_and_errors(door: Door) -> None:
         (b"{}", {"Content_Encoding": "br"}, 400, "bad_compression"),
         (b"{}", {"Content_Encoding": "gzip"}, 400, "bad_compression"),
         (b"x" * (LIMIT + 1), {}, 413, "body_too_large"),
-        (gzip.compress(bytes(LIMIT + 1), mtime=0), {"Content_Encoding": "gzip"}, 413, "body_too_large"),
+        (
+            gzip.compress(bytes(LIMIT + 1), mtime=0),
+            {"Content_Encoding": "gzip"},
+            413,
+            "body_too_large",
+        ),
     ],
 )
 def test_a_body_without_events_is_one_rejection_that_kafka_has(
