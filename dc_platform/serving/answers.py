@@ -114,6 +114,7 @@ class _Asked:
             parameters=statement.parameters,
             from_us=statement.from_us,
             to_us=statement.to_us,
+            equalities=statement.equalities,
         ) as cursor:
             return cursor.to_arrow_table()
 
@@ -127,7 +128,16 @@ class _Asked:
             "cache": "hit" if hit else "miss",
             "milliseconds": round(seconds * 1000, 3),
             **explained(self._view, chosen or "", statement.from_us, statement.to_us),
+            **self._index(statement),
         }
+
+    def _index(self, statement: Statement) -> dict[str, Any]:
+        if not statement.equalities:
+            return {}
+        found = self._engine.found(
+            self._view, statement.from_us, statement.to_us, statement.equalities
+        )
+        return {"index": found.shown()}
 
     def shown(self) -> dict[str, Any]:
         """The plan, as JSON."""

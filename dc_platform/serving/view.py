@@ -8,7 +8,7 @@ that it began with.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -56,6 +56,11 @@ class View:
     def tail_rows(self) -> int:
         """Rows of the tail, in memory and on disk, before exclusions."""
         return sum(chunk.rows for chunk in self.chunks)
+
+    def within(self, from_us: int | None, to_us: int | None) -> Snapshot:
+        """Silver with only the files that may have a row of a time range."""
+        silver = self.silver
+        return replace(silver, actions=silver.actions.filter(_near(silver, from_us, to_us)))
 
     def silver_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
@@ -110,14 +115,20 @@ def _parquet(
 
 
 def _pruned(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> list[str]:
-    if (from_us is None and to_us is None) or not snapshot.paths:
+    if from_us is None and to_us is None:
         return snapshot.paths
+    keep = _near(snapshot, from_us, to_us)
+    return [path for path, kept in zip(snapshot.paths, keep.to_pylist(), strict=True) if kept]
+
+
+def _near(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> pa.Array:
+    """Of each file, whether it may have a row of the time range."""
     low, high = snapshot.bounds("event_time")
+    keep = pa.repeat(True, len(low))
     if pa.types.is_null(low.type):
-        return snapshot.paths
-    keep = pa.array([True] * len(low))
+        return keep
     if to_us is not None:
         keep = pc.and_(keep, pc.less(low.cast(pa.int64()), to_us).fill_null(True))
     if from_us is not None:
         keep = pc.and_(keep, pc.greater_equal(high.cast(pa.int64()), from_us).fill_null(True))
-    return [path for path, kept in zip(snapshot.paths, keep.to_pylist(), strict=True) if kept]
+    return keep
