@@ -79,16 +79,16 @@ class Field(NamedTuple):
 
     def rows_of(self, key: int) -> U64 | None:
         """The rows whose value may have the hash `key`; None where the file is damaged."""
+        # The method: the function takes three times as long, and there are hundreds of files.
         low, high = np.uint64(key & _HASH), np.uint64(key | 0xFFFF_FFFF)
-        begin = max(0, int(np.searchsorted(self.firsts, low)) - 1)
-        end = int(np.searchsorted(self.firsts, high, "right"))
+        begin = max(0, int(self.firsts.searchsorted(low)) - 1)
+        end = int(self.firsts.searchsorted(high, "right"))
         for block in range(begin, end):
             piece = self.entries[block * _BLOCK : (block + 1) * _BLOCK]
             if _checksum(piece) != self.checksums[block]:
                 return None
         near = self.entries[begin * _BLOCK : end * _BLOCK]
-        first, last = np.searchsorted(near, low), np.searchsorted(near, high, "right")
-        return near[first:last] & _ROW
+        return near[near.searchsorted(low) : near.searchsorted(high, "right")] & _ROW
 
 
 def read_index(lake: Lake, data_path: str) -> dict[str, Field] | None:

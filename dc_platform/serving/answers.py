@@ -42,6 +42,9 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
         if table.num_rows > query.limit:
             table = table.slice(0, query.limit)
             content |= {"more": True} if query.aggregations else _next(table)
+        elif not query.aggregations and query.cursor is None:
+            # All events that match are on the page.
+            total = table.num_rows
         if table.num_columns > len(statement.columns) and table.num_rows and total is None:
             total = table.column(table.num_columns - 1)[0].as_py()
         names = list(statement.columns)

@@ -215,11 +215,10 @@ def _rows_of(index: Mapping[str, Field], wanted: Sequence[tuple[str, Sequence[in
         if field is None:
             continue
         found = [field.rows_of(key) for key in keys]
-        if any(each is None for each in found):
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
             continue
-        some = np.unique(
-            np.concatenate([np.empty(0, np.uint64), *(f for f in found if f is not None)])
-        )
+        some = known[0] if len(found) == 1 else np.unique(np.concatenate(known))
         rows = some if rows is None else np.intersect1d(rows, some)
     return rows
 
