@@ -152,6 +152,8 @@ class PayloadIndex:
         try:
             with scratch(memory=_MEMORY, threads=1) as connection, cancelled.of(connection):
                 columns = self._entries(connection, data_path)
+            # Queries may have mapped the one before: written over, it would end them (SIGBUS).
+            self._lake.remove(SILVER_EVENTS, _beside(data_path))
             with self._lake.output(SILVER_EVENTS, _beside(data_path)) as sink:
                 for piece in _packed(dict(zip(self.paths, columns, strict=True))):
                     sink.write(piece)

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
 from dc_platform.lake.payload_index import STAY, U64, Field, key_sql, read_index
+from dc_platform.lake.rewrite import group_batch_rows
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.conditions import Equality
@@ -40,8 +41,10 @@ SCHEMA = SILVER_EVENTS.file_schema
 Span = tuple[int | None, int | None]
 # The name that the rows have in SQL.
 _RELATION = "needles"
-# Of more rows (100 MB of usual events) the files are scanned.
+# Of more the files are scanned: a third of all row groups of 100,000,000 events, read one by one, take
+# as long. Bytes as the rows are in memory, beside DuckDB's.
 _MOST_ROWS = 200_000
+_MOST_BYTES = 256 * 2**20
 _MOST_VALUES = 100
 # Rows are decoded up to the one that is wanted, in pieces of so many: half a row group on average.
 _PIECE_ROWS = 2048
@@ -111,11 +114,14 @@ class Needles:
         if not found.usable:
             return held
         try:
-            cursor.register(_RELATION, self._read(found, sql))
+            table = self._read(found, sql)
         except (OSError, pa.ArrowException) as error:
             # A file that is gone: DuckDB says so, or finds that it is not needed.
             log.warning("needles: %s", error)
             return held
+        if table is None:
+            return held
+        cursor.register(_RELATION, table)
         rows = f"select {COLUMNS} from {_RELATION}"
         files = f"{held.files} union all {rows}" if held.files else rows
         return Held({*held.paths, *found.rows}, files, held.tail)
@@ -155,12 +161,13 @@ class Needles:
             self._indexes = {p: found for p, found in self._indexes.items() if p in live}
             self._footers = {p: found for p, found in self._footers.items() if p in live}
 
-    def _read(self, found: Found, sql: str) -> pa.Table:
+    def _read(self, found: Found, sql: str) -> pa.Table | None:
+        """The rows; None where they are too large."""
         names = [name for name in SCHEMA.names if re.search(rf"\b{name}\b", sql)]
         until = time.monotonic() + self._seconds
         chosen = [(path, rows) for path, rows in found.rows.items() if len(rows)]
 
-        def read(path: str, rows: U64) -> pa.Table:
+        def read(path: str, rows: U64) -> pa.Table | None:
             if time.monotonic() > until:
                 raise QueryTimeoutError(
                     f"the query ran longer than {self._seconds:.0f} s"
@@ -168,8 +175,19 @@ class Needles:
                 )
             return _read(path, self._footer(path), names, rows)
 
-        tables = list(self._threads.map(read, *zip(*chosen, strict=True))) if chosen else []
-        return pa.concat_tables([SCHEMA.empty_table(), *tables])
+        tables = [SCHEMA.empty_table()]
+        size = 0
+        reading = [self._threads.submit(read, *each) for each in chosen]
+        try:
+            for each in reading:
+                table = each.result()
+                if table is None or (size := size + table.nbytes) > _MOST_BYTES:
+                    return None
+                tables.append(table)
+        finally:
+            for each in reading:
+                each.cancel()
+        return pa.concat_tables(tables)
 
     def _index(self, path: str) -> Mapping[str, Field]:
         found = self._indexes.get(path)
@@ -223,8 +241,8 @@ def _rows_of(index: Mapping[str, Field], wanted: Sequence[tuple[str, Sequence[in
     return rows
 
 
-def _read(path: str, footer: _Footer, names: Sequence[str], rows: U64) -> pa.Table:
-    """Some rows of a file, ascending."""
+def _read(path: str, footer: _Footer, names: Sequence[str], rows: U64) -> pa.Table | None:
+    """Some rows of a file, ascending; None where they are too large."""
     groups = np.searchsorted(footer.starts, rows, "right") - 1
     parts = []
     with pq.ParquetFile(path, metadata=footer.metadata, memory_map=True) as file:
@@ -233,6 +251,8 @@ def _read(path: str, footer: _Footer, names: Sequence[str], rows: U64) -> pa.Tab
         for group in np.unique(groups).tolist():
             within = (rows[groups == group] - footer.starts[group]).astype(np.int64)
             parts += _read_group(file, group, columns, within)
+            if sum(part.nbytes for part in parts) > _MOST_BYTES:
+                return None
     return whole(pa.Table.from_batches(parts), SCHEMA)
 
 
@@ -241,9 +261,8 @@ def _read_group(
 ) -> list[pa.RecordBatch]:
     parts = []
     start = taken = 0
-    for batch in file.iter_batches(
-        _PIECE_ROWS, row_groups=[group], columns=columns, use_threads=False
-    ):
+    size = min(_PIECE_ROWS, group_batch_rows(file, group))
+    for batch in file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
         end = int(np.searchsorted(rows, start + len(batch)))
         if end > taken:
             parts.append(batch.take(pa.array(rows[taken:end] - start)))

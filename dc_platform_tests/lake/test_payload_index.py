@@ -98,9 +98,13 @@ def test_what_is_damaged_tells_nothing(lake: Lake) -> None:
 def test_other_fields_are_another_index(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(lake, ['{"userId":"u"}'])
     PayloadIndex(lake, ["userId"]).build(file.path)
+    before = read_index(lake, file.path)
     both = PayloadIndex(lake, ["userId", "page"])
     assert both.lacking([file.path]) == [file.path]
     both.build(file.path)
+    # Who had mapped the one before goes on with it.
+    assert before is not None
+    assert rows_of(before[USER], "u") == [0]
     assert both.lacking([file.path]) == []
     assert PayloadIndex(lake, []).lacking([file.path]) == [file.path]
     monkeypatch.setattr("dc_platform.lake.payload_index._probe", lambda: 5)

@@ -185,13 +185,20 @@ def test_what_no_index_knows_is_scanned(both: Both) -> None:
         assert not both.agree(view, condition).get("used", False), condition
 
 
-def test_of_too_many_rows_the_files_are_scanned(
-    both: Both, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", ["_MOST_ROWS", "_MOST_BYTES"])
+def test_of_too_much_the_files_are_scanned(
+    both: Both, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr("dc_platform.serving.needles._MOST_ROWS", 49)
+    monkeypatch.setattr(f"dc_platform.serving.needles.{limit}", 49)
     view = both.view(both.write(['{"userId":"u"}'] * 50))
     told = both.agree(view, ("userId", "=", "u"))
-    assert (told["used"], told["rows"], told["matching"]) == (False, 50, 50)
+    assert (told["used"], told["rows"], told["matching"]) == (limit != "_MOST_ROWS", 50, 50)
+
+
+def test_large_events_are_read_few_at_a_time(both: Both) -> None:
+    texts = [f'{{"userId":"u-{n % 3}","x":"{n:0100000}"}}' for n in range(300)]
+    told = both.agree(both.view(both.write(texts)), ("userId", "=", "u-1"), limit=2)
+    assert (told["rows"], told["matching"]) == (100, 100)
 
 
 def test_files_that_lack_a_column_and_files_of_landing(both: Both) -> None:
