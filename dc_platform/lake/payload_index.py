@@ -126,7 +126,6 @@ class PayloadIndex:
         self.paths = list(dict.fromkeys(json_path(field) for field in fields))
         # Files with an index of these fields, and those that none could be made of.
         self._done: set[str] = set()
-        self.bytes = 0
 
     def lacking(self, live: Sequence[str]) -> list[str]:
         """Those of the live files (relative to the table) that stay and lack an index of these
@@ -157,7 +156,6 @@ class PayloadIndex:
             with self._lake.output(SILVER_EVENTS, _beside(data_path)) as sink:
                 for piece in _packed(dict(zip(self.paths, columns, strict=True))):
                     sink.write(piece)
-                self.bytes += sink.tell()
         except (OSError, duckdb.Error) as error:
             self._lake.remove(SILVER_EVENTS, _beside(data_path))
             log.warning("%s has no index of payload fields: %s", data_path, error)

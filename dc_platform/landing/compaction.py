@@ -51,6 +51,8 @@ COMPACTED = (SILVER_EVENTS, BRONZE_EVENTS, SILVER_QUARANTINE)
 _LOOK_SECONDS = 1.0
 _CLEAN_SECONDS = 15.0
 _NICE = 10
+# After so long files that wait to be merged go first.
+_INDEX_SECONDS = 2.0
 # A merge that was cancelled ends within its batch of rows, or at the next of these.
 _AGAIN_SECONDS = 0.1
 
@@ -202,11 +204,12 @@ class Compactor:
         return Merged(spec, job, file, time.monotonic() - begun)
 
     def _index_next(self, paths: Sequence[str], version: int) -> None:
-        lacking = self._index.lacking(paths)
-        if lacking:
-            self._index.build(lacking[0], self._cancelled)
-        if len(lacking) <= 1:
-            self._indexed_version = version
+        until = time.monotonic() + _INDEX_SECONDS
+        for path in self._index.lacking(paths):
+            if time.monotonic() > until:
+                return
+            self._index.build(path, self._cancelled)
+        self._indexed_version = version
 
     def _clean_logs(self) -> None:
         for spec in TABLES:

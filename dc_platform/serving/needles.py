@@ -77,6 +77,7 @@ class Found:
 @dataclass(frozen=True)
 class _Footer:
     metadata: pq.FileMetaData
+    columns: frozenset[str]
     # The number of each row group's first row.
     starts: U64
 
@@ -175,7 +176,8 @@ class Needles:
                 )
             return _read(path, self._footer(path), names, rows)
 
-        tables = [SCHEMA.empty_table()]
+        # Older files lack columns.
+        tables = [SCHEMA.empty_table().select(names)]
         size = 0
         reading = [self._threads.submit(read, *each) for each in chosen]
         try:
@@ -187,7 +189,7 @@ class Needles:
         finally:
             for each in reading:
                 each.cancel()
-        return pa.concat_tables(tables)
+        return whole(pa.concat_tables(tables, promote_options="default"), SCHEMA)
 
     def _index(self, path: str) -> Mapping[str, Field]:
         found = self._indexes.get(path)
@@ -208,7 +210,8 @@ class Needles:
                 return found
         metadata = pq.read_metadata(path)
         groups = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
-        found = _Footer(metadata, np.cumsum([0, *groups]).astype(np.uint64))
+        columns = frozenset(metadata.schema.to_arrow_schema().names)
+        found = _Footer(metadata, columns, np.cumsum([0, *groups]).astype(np.uint64))
         with self._lock:
             self._footers[path] = found
             size = sum(footer.metadata.serialized_size for footer in self._footers.values())
@@ -242,18 +245,19 @@ def _rows_of(index: Mapping[str, Field], wanted: Sequence[tuple[str, Sequence[in
 
 
 def _read(path: str, footer: _Footer, names: Sequence[str], rows: U64) -> pa.Table | None:
-    """Some rows of a file, ascending; None where they are too large."""
+    """Some rows of a file, ascending, in those of the columns that it has; None where they are too
+    large.
+    """
+    columns = [name for name in names if name in footer.columns]
     groups = np.searchsorted(footer.starts, rows, "right") - 1
     parts = []
     with pq.ParquetFile(path, metadata=footer.metadata, memory_map=True) as file:
-        there = set(file.schema_arrow.names)
-        columns = [name for name in names if name in there]
         for group in np.unique(groups).tolist():
             within = (rows[groups == group] - footer.starts[group]).astype(np.int64)
             parts += _read_group(file, group, columns, within)
             if sum(part.nbytes for part in parts) > _MOST_BYTES:
                 return None
-    return whole(pa.Table.from_batches(parts), SCHEMA)
+    return pa.Table.from_batches(parts)
 
 
 def _read_group(
