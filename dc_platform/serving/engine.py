@@ -179,7 +179,7 @@ class Engine:
         with self._cursor_on(view) as (cursor, held):
             if equalities:
                 span = (from_us, to_us)
-                held = self._needles.narrow(cursor, view, held, span, equalities, f"{sql} {where}")
+                view = self._needles.narrow(cursor, view, held, span, equalities, f"{sql} {where}")
             cursor.execute(
                 f"create temp view events as select * from ({view.union_sql(from_us, to_us, held)})"
                 f" {where}"

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,9 +31,9 @@ from dc_platform.lake.rewrite import group_batch_rows
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.conditions import Equality
-from dc_platform.serving.recent import COLUMNS, Held
+from dc_platform.serving.recent import Held
 from dc_platform.serving.rows import QueryTimeoutError
-from dc_platform.serving.view import View
+from dc_platform.serving.view import Apart, View
 
 log = logging.getLogger(__name__)
 
@@ -107,25 +107,24 @@ class Needles:
         span: Span,
         equalities: Sequence[Equality],
         sql: str,
-    ) -> Held:
-        """`held`, and the files of which the cursor now has the rows that can match. Columns that `sql`
-        does not name are null there. Raises QueryTimeoutError after as long as a query may take.
+    ) -> View:
+        """The view, with those files apart of which the cursor now has the rows that can match. Columns
+        that `sql` does not name are null there. Raises QueryTimeoutError after as long as a query may
+        take.
         """
         found = self.find(cursor, view, held, span, equalities)
         if not found.usable:
-            return held
+            return view
         try:
             table = self._read(found, sql)
         except (OSError, pa.ArrowException) as error:
             # A file that is gone: DuckDB says so, or finds that it is not needed.
             log.warning("needles: %s", error)
-            return held
+            return view
         if table is None:
-            return held
+            return view
         cursor.register(_RELATION, table)
-        rows = f"select {COLUMNS} from {_RELATION}"
-        files = f"{held.files} union all {rows}" if held.files else rows
-        return Held({*held.paths, *found.rows}, files, held.tail)
+        return replace(view, apart=Apart(found.rows.keys(), _RELATION))
 
     def find(
         self,
@@ -144,7 +143,7 @@ class Needles:
             for each in equalities
             if len(each.values) <= _MOST_VALUES
         ]
-        paths = [path for path in view.within(*span).paths if path not in held.paths]
+        paths = [path for path in view.near(*span) if path not in held.paths]
         rows: dict[str, U64] = {}
         for path in paths if wanted else ():
             found = _rows_of(self._index(path), wanted)

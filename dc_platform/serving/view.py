@@ -7,8 +7,8 @@ that it began with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -25,6 +25,16 @@ COLUMNS = ", ".join(SCHEMA.names)
 NOTHING = Held()
 
 
+@dataclass(frozen=True)
+class Apart:
+    """Files of which all rows that a query can match are in `relation`, which is registered; it has a
+    view's columns, and rows of all tenants.
+    """
+
+    paths: Collection[str] = frozenset()
+    relation: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """`complete` is False while the tail does not hold all that Kafka has; then the answers hold up
@@ -38,6 +48,7 @@ class View:
     complete: bool = True
     up_to_ms: int = 0
     hidden: str | None = None
+    apart: Apart = Apart()
 
     @cached_property
     def tail(self) -> pa.Table:
@@ -57,16 +68,15 @@ class View:
         """Rows of the tail, in memory and on disk, before exclusions."""
         return sum(chunk.rows for chunk in self.chunks)
 
-    def within(self, from_us: int | None, to_us: int | None) -> Snapshot:
-        """Silver with only the files that may have a row of a time range."""
-        silver = self.silver
-        return replace(silver, actions=silver.actions.filter(_near(silver, from_us, to_us)))
-
     def silver_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
     ) -> str:
         """A SELECT of silver's rows; a time range leaves out files that cannot match."""
-        return _parquet(self.silver, from_us, to_us, held)
+        return _parquet(self.silver, self.near(from_us, to_us), held, self.apart)
+
+    def near(self, from_us: int | None, to_us: int | None) -> list[str]:
+        """The files that may have a row of a time range."""
+        return _pruned(self.silver, from_us, to_us)
 
     def union_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
@@ -101,12 +111,12 @@ class View:
         return f"select {COLUMNS} from read_parquet({files}, file_row_number = true){where}"
 
 
-def _parquet(
-    snapshot: Snapshot, from_us: int | None, to_us: int | None, held: Held = NOTHING
-) -> str:
-    wanted = _pruned(snapshot, from_us, to_us)
+def _parquet(snapshot: Snapshot, near: Sequence[str], held: Held, apart: Apart) -> str:
+    wanted = [path for path in near if path not in apart.paths]
     paths = [path for path in wanted if path not in held.paths]
     parts = [held.files] if len(paths) < len(wanted) else []
+    if len(wanted) < len(near):
+        parts.append(f"select {COLUMNS} from {apart.relation}")
     if paths:
         lacking = snapshot.lacking(SILVER_EVENTS)
         option = "hive_partitioning = false"
@@ -115,20 +125,14 @@ def _parquet(
 
 
 def _pruned(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> list[str]:
-    if from_us is None and to_us is None:
+    if (from_us is None and to_us is None) or not snapshot.paths:
         return snapshot.paths
-    keep = _near(snapshot, from_us, to_us)
-    return [path for path, kept in zip(snapshot.paths, keep.to_pylist(), strict=True) if kept]
-
-
-def _near(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> pa.Array:
-    """Of each file, whether it may have a row of the time range."""
     low, high = snapshot.bounds("event_time")
-    keep = pa.repeat(True, len(low))
     if pa.types.is_null(low.type):
-        return keep
+        return snapshot.paths
+    keep = pa.array([True] * len(low))
     if to_us is not None:
         keep = pc.and_(keep, pc.less(low.cast(pa.int64()), to_us).fill_null(True))
     if from_us is not None:
         keep = pc.and_(keep, pc.greater_equal(high.cast(pa.int64()), from_us).fill_null(True))
-    return keep
+    return [path for path, kept in zip(snapshot.paths, keep.to_pylist(), strict=True) if kept]

@@ -81,13 +81,15 @@ class Both:
             directory / "plain", lake_uri=self.served.settings.lake, query_cache_mb=0
         )
         needles = self.plain.engine._needles
-        needles.narrow = lambda cursor, view, held, *more: held  # type: ignore[method-assign]
+        needles.narrow = lambda cursor, view, *more: view  # type: ignore[method-assign]
         self.index = PayloadIndex(self.lake, FIELDS)
 
-    def write(self, texts: Sequence[str], *, first: int = 0, index: bool = True) -> str:
+    def write(
+        self, texts: Sequence[str], *, first: int = 0, index: bool = True, **columns: Any
+    ) -> str:
         """Commit a file of a closed hour, with its index; gives its path."""
         rows = [
-            silver_row(number, payload=text, event_time=(NOW + number) * 1000)
+            silver_row(number, payload=text, event_time=(NOW + number) * 1000, **columns)
             for number, text in enumerate(texts, first)
         ]
         path = f"ingest_date={DAY.isoformat()}/{SORTED}{uuid.uuid4()}.parquet"
@@ -168,6 +170,13 @@ def test_only_rows_that_can_match_are_read(both: Both) -> None:
     # Two conditions meet in few rows; a list has the rows of each of its values.
     assert both.agree(view, ("userId", "=", "u-1"), ("userId", "in", ["u-2", 3]))["rows"] == 0
     assert both.agree(view, ("userId", "in", ["u-1", "u-2", "u-2"]))["rows"] == 200
+
+
+def test_another_tenants_rows_are_not_seen(both: Both) -> None:
+    text = '{"userId":"u"}'
+    view = both.view(both.write([text]), both.write([text] * 2, first=5, tenant_id="other"))
+    told = both.agree(view, ("userId", "=", "u"))
+    assert (told["files"], told["rows"], told["matching"]) == (2, 3, 1)
 
 
 def test_what_no_index_knows_is_scanned(both: Both) -> None:
