@@ -208,7 +208,7 @@ class Compiled:
             self.to_us,
             None if why else grouping.sql(Part.MERGED, where) + tail,
             why,
-            self._equalities(),
+            equalities=self._equalities(),
         )
 
     def _top(self, keys: tuple[str, ...], aggregation: Aggregation) -> Statement:
