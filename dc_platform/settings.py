@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dc_platform.broker.records import KafkaClient
+from dc_platform.contracts.fields import json_path
 from dc_platform.errors import ConfigurationError
 
 
@@ -201,6 +202,14 @@ class Settings(BaseSettings):
     tier_warm_price: float = Field(0.02, ge=0, description="The same of warm files.")
     tier_cold_price: float = Field(0.004, ge=0, description="The same of cold files.")
 
+    # --- index ---
+    indexed_fields: str = Field(
+        "userId,user_id",
+        description="Payload paths, separated by commas, by whose values silver's files of closed hours"
+        " and older days are indexed (docs/query.md), 8 bytes an event that has the field; empty: none."
+        " A change holds for all files once landing has made them anew, some minutes later.",
+    )
+
     # --- gold ---
     sketch_items: str = Field(
         "page,url",
@@ -311,6 +320,13 @@ class Settings(BaseSettings):
         description="For tests: the process kills itself there, point[:nth] (docs/reliability.md).",
     )
 
+    @field_validator("indexed_fields")
+    @classmethod
+    def _paths(cls, value: str) -> str:
+        for name in _names_in(value):
+            json_path(name)
+        return value
+
     @field_validator("lake_uri", "backup_uri")
     @classmethod
     def _is_supported(cls, value: str, info: ValidationInfo) -> str:
@@ -339,9 +355,14 @@ class Settings(BaseSettings):
         return self.registry_url or f"sqlite:///{(self.data_dir / 'registry.db').absolute()}"
 
     @property
+    def index_fields(self) -> tuple[str, ...]:
+        """`indexed_fields` one by one."""
+        return _names_in(self.indexed_fields)
+
+    @property
     def sketch_item_fields(self) -> tuple[str, ...]:
         """`sketch_items` one by one."""
-        return tuple(name.strip() for name in self.sketch_items.split(",") if name.strip())
+        return _names_in(self.sketch_items)
 
     @property
     def future_limit_ms(self) -> int:
@@ -352,6 +373,10 @@ class Settings(BaseSettings):
     def late_ms(self) -> int:
         """`late_seconds` in milliseconds."""
         return self.late_seconds * 1000
+
+
+def _names_in(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _directory(uri: str, setting: str = "DCP_LAKE_URI") -> str:

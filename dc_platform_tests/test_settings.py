@@ -38,3 +38,11 @@ def test_a_lake_by_its_uri_is_written_and_read(tmp_path: Path) -> None:
     served.view = view(served.lake, [block([gateway_line(b'{"eventType":"t","payload":{}}')])])
     assert served.sql("select count(*) from events") == [(1,)]
     assert (tmp_path / "the lake" / "silver").is_dir()
+
+
+def test_an_indexed_field_that_is_no_path_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCP_INDEXED_FIELDS", " user.id, ,cart.items[0].sku")
+    assert Settings().index_fields == ("user.id", "cart.items[0].sku")
+    monkeypatch.setenv("DCP_INDEXED_FIELDS", "userId,a..b")
+    with pytest.raises(ValueError, match=r"'a\.\.b' is neither one of"):
+        Settings()

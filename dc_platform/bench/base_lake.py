@@ -18,6 +18,7 @@ from dc_platform.bench.workload import SOURCES, Event, source_id
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.parquet import write_file
+from dc_platform.lake.payload_index import SUFFIX as INDEX
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.batch import scopes_of
@@ -109,7 +110,7 @@ def copy(base: Path, target: Path) -> None:
         relative = target / path.relative_to(base)
         if path.is_dir():
             relative.mkdir(parents=True, exist_ok=True)
-        elif path.suffix in (".parquet", ".ids") and "_delta_log" not in path.parts:
+        elif path.suffix in (".parquet", ".ids", INDEX) and "_delta_log" not in path.parts:
             relative.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, relative)
         else:

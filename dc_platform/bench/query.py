@@ -24,7 +24,7 @@ from dc_platform.bench import base_lake as copies
 from dc_platform.bench import query_fresh, query_peers
 from dc_platform.bench.measure import BenchFailedError
 from dc_platform.bench.probes import percentiles
-from dc_platform.bench.query_base import Base, base_lake
+from dc_platform.bench.query_base import Base, base_lake, index_lake
 from dc_platform.bench.query_classes import Asked, Kind, comparable, kinds
 from dc_platform.bench.query_peers import Peer
 from dc_platform.bench.stack import wait_for
@@ -59,6 +59,7 @@ def bench_query(
         "gold_build_seconds": base.gold_seconds,
         "gold_rows": base.gold_rows,
         "gold_bytes": base.gold_bytes,
+        **index_lake(lake, say),
     }
     begun = time.monotonic()
     with _prepared(lake, base, clickhouse, say, result) as (peers, classes):

@@ -17,7 +17,9 @@ from dc_platform.bench.measure import run_child
 from dc_platform.bench.query_lake import DAY_MS
 from dc_platform.contracts.gold import EVENTS_HOURLY
 from dc_platform.contracts.tables import SILVER_EVENTS
+from dc_platform.lake.origins import FOLDER
 from dc_platform.lake.parquet import KEPT_GROUP_ROWS
+from dc_platform.lake.payload_index import SUFFIX, PayloadIndex
 from dc_platform.lake.rewrite import ORDER
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
@@ -101,6 +103,25 @@ def _build(directory: Path, events: int, say: Callable[[str], None]) -> dict[str
         "lake_seconds": round(seconds, 1),
         "silver_bytes": snapshot.bytes,
         "silver_files": len(snapshot.paths),
+    }
+
+
+def index_lake(directory: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Index silver's payload fields where they are not; figures for the result."""
+    lake = Lake(str(directory / "lake"))
+    index = PayloadIndex(lake, Settings().index_fields)
+    live = LakeTable(lake, SILVER_EVENTS).snapshot().actions["path"].to_pylist()
+    begun = time.monotonic()
+    lacking = index.lacking(live)
+    for number, path in enumerate(lacking):
+        if number % 50 == 0:
+            say(f"index: {number:,} of {len(lacking):,} files")
+        index.build(path)
+    kept = [e.size for e in lake.listing(SILVER_EVENTS, FOLDER) if e.path.endswith(SUFFIX)]
+    return {
+        "index_files_built": len(lacking),
+        "index_build_seconds": round(time.monotonic() - begun, 1),
+        "index_bytes": sum(kept),
     }
 
 

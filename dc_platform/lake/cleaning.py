@@ -23,6 +23,7 @@ from deltalake.exceptions import DeltaError
 from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.origins import FOLDER
+from dc_platform.lake.payload_index import SUFFIX as INDEX
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 
@@ -93,7 +94,7 @@ def _vacuum(lake: Lake, spec: TableSpec) -> tuple[int, int]:
 
 
 def remove_replaced(lake: Lake, spec: TableSpec) -> int:
-    """Delete the files that newer versions have replaced, however short a time ago, and the identities
+    """Delete the files that newer versions have replaced, however short a time ago, with what was kept
     beside them; returns how many files. Whoever reads an older version then fails.
 
     What writers have not committed yet stays.
@@ -106,19 +107,22 @@ def remove_replaced(lake: Lake, spec: TableSpec) -> int:
         raise StoreUnavailableError(f"vacuum of {spec.name} failed: {error}") from error
     for path in paths:
         lake.remove(spec, path)
-        lake.remove(spec, f"{FOLDER}/{PurePosixPath(path).name}.ids")
+        for suffix in (".ids", INDEX):
+            lake.remove(spec, f"{FOLDER}/{PurePosixPath(path).name}{suffix}")
     return len(paths)
 
 
 def _leftovers_beside(lake: Lake, spec: TableSpec, age_seconds: int) -> tuple[int, int]:
-    """What was kept beside data files that are gone: identities, and what they were merged from."""
+    """What was kept beside data files that are gone."""
     oldest = time.time() - age_seconds
     beside = lake.listing(spec, FOLDER)
     if not beside:
         return 0, 0
     entries = lake.listing(spec, deep=True)
     there = {_name(e.path) for e in entries if e.path.endswith(".parquet")}
-    left = [e for e in beside if _name(e.path) not in there and e.modified < oldest]
+    # An index is made of a live file: without its file it is of no use, however young it is.
+    gone = [e for e in beside if _name(e.path) not in there]
+    left = [e for e in gone if e.modified < oldest or e.path.endswith(INDEX)]
     for entry in left:
         lake.remove(spec, entry.path)
     return len(left), sum(entry.size for entry in left)

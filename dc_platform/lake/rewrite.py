@@ -237,6 +237,11 @@ def _row_bytes(file: pq.ParquetFile, group: int) -> int:
     return int(found.total_byte_size // max(1, found.num_rows)) + 1
 
 
+def group_batch_rows(file: pq.ParquetFile, group: int) -> int:
+    """Rows of a row group that are some megabytes at most."""
+    return batch_rows(_row_bytes(file, group))
+
+
 def batch_rows(row_bytes: int) -> int:
     return min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes) + 1)
 

@@ -5,6 +5,7 @@ newest snapshot, and the commit is made by the landing thread between two landin
 commits none comes in between. Of others (another slot, a backfill) some may: as long as the files that
 were merged are live the commit is tried again, in turn with the others'; else the merged file is
 thrown away. When landing is behind no merge is begun, and a run that ends drops the one under way.
+When there is nothing to merge, silver's files that stay get their indexes of payload fields.
 
 Readers that look at an older version go on reading the files that were replaced: only vacuum
 deletes them (`lake/cleaning.py`), after `delta.deletedFileRetentionDuration`.
@@ -17,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Protocol
@@ -33,6 +34,7 @@ from dc_platform.errors import PlatformError
 from dc_platform.lake.cleaning import entries_kept, expire_log
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.origins import keep_origin, remove_origin
+from dc_platform.lake.payload_index import PayloadIndex
 from dc_platform.lake.rewrite import Cancellation, UnreadableError, merge_files
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import RETENTION, LakeTable
@@ -49,6 +51,8 @@ COMPACTED = (SILVER_EVENTS, BRONZE_EVENTS, SILVER_QUARANTINE)
 _LOOK_SECONDS = 1.0
 _CLEAN_SECONDS = 15.0
 _NICE = 10
+# After so long files that wait to be merged go first.
+_INDEX_SECONDS = 2.0
 # A merge that was cancelled ends within its batch of rows, or at the next of these.
 _AGAIN_SECONDS = 0.1
 
@@ -74,6 +78,7 @@ class Compactor:
         *,
         log_commits: int,
         keep_seconds: int,
+        indexed_fields: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
         reached: Reached = unarmed,
     ) -> None:
@@ -86,6 +91,9 @@ class Compactor:
         self._reached = reached
         self._thread = ThreadPoolExecutor(1, "compaction", initializer=_step_back)
         self._cancelled = Cancellation()
+        self._index = PayloadIndex(lake, indexed_fields)
+        # Of silver, at which all files that stay were indexed.
+        self._indexed_version = -1
         self._work: Future[Merged | None] | None = None
         self._job: Job | None = None
         self._failed = FailedFiles()
@@ -146,7 +154,7 @@ class Compactor:
             return
         if merged is not None:
             self._commit(writer, merged)
-            self._next_look = 0.0
+        self._next_look = 0.0
 
     def _begin(self, writer: Writer, behind: bool) -> None:
         if time.monotonic() >= self._next_clean:
@@ -165,6 +173,10 @@ class Compactor:
                 self._job = job
                 self._work = self._thread.submit(self._merge, spec, job)
                 return
+        silver = writer.table(SILVER_EVENTS)
+        if self._index.paths and not behind and silver.version != self._indexed_version:
+            paths = silver.snapshot().actions["path"].to_pylist()
+            self._work = self._thread.submit(self._index_next, paths, silver.version)
 
     def _configure(self, writer: Writer) -> None:
         for spec in COMPACTED:
@@ -190,6 +202,14 @@ class Compactor:
         else:
             keep_origin(self._lake, spec, file.path, job.paths)
         return Merged(spec, job, file, time.monotonic() - begun)
+
+    def _index_next(self, paths: Sequence[str], version: int) -> None:
+        until = time.monotonic() + _INDEX_SECONDS
+        for path in self._index.lacking(paths):
+            if time.monotonic() > until:
+                return
+            self._index.build(path, self._cancelled)
+        self._indexed_version = version
 
     def _clean_logs(self) -> None:
         for spec in TABLES:

@@ -315,6 +315,7 @@ class Lander:
             self._committer.identity_files,
             log_commits=settings.log_commits,
             keep_seconds=round(settings.removed_files_minutes * 60),
+            indexed_fields=settings.index_fields,
             reached=self._reached,
         )
 

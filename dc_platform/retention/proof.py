@@ -3,8 +3,9 @@
 Live or not: what a newer version replaced and nobody removed, what a crashed writer left behind and
 what somebody copied into the lake is found as well. Of the files of bronze, silver and quarantine the
 rows that the deletion is about are counted; files of other tables are searched for a person's value as
-a whole cell; the identity files beside silver's for the identities that have tombstones. Spilled rows
-of the tail are looked at, too, where the caller says that there are some.
+a whole cell; the identity files beside silver's for the identities that have tombstones. An index of
+payload fields has hashes of what its file has, and no others: one whose file is gone is found as well.
+Spilled rows of the tail are looked at, too, where the caller says that there are some.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dc_platform.contracts.tables import SILVER_EVENTS, TableSpec
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.identity_files import IdentityFiles
 from dc_platform.lake.origins import FOLDER
+from dc_platform.lake.payload_index import SUFFIX as INDEX
 from dc_platform.lake.scratch import scratch
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, sql_list, sql_text, table_sql
@@ -93,6 +95,7 @@ def prove(
             for path in sorted(folder.glob("*.parquet")):
                 _look(connection, proof, path, f"coalesce({conditions.of(SILVER_EVENTS)}, false)")
         _look_at_identities(lake, connection, proof, deletion_id)
+    _look_at_indexes(lake, proof)
     return proof
 
 
@@ -141,6 +144,13 @@ def _look_at_identities(
         found = int(np.count_nonzero(SortedKeys.of(keys).contains(gone)))
         if found:
             proof.found.append({"file": name, "identities": found})
+
+
+def _look_at_indexes(lake: Lake, proof: Proof) -> None:
+    indexes = [e.path for e in lake.listing(SILVER_EVENTS, FOLDER) if e.path.endswith(INDEX)]
+    there = {Path(e.path).name for e in lake.listing(SILVER_EVENTS, deep=True)}
+    left = [path for path in indexes if Path(path).stem not in there]
+    proof.found += [{"file": path, "index": "its file is gone"} for path in left]
 
 
 def _identity_files(lake: Lake, maker: KeyMaker) -> Iterator[tuple[str, Keys]]:

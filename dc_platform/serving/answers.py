@@ -42,6 +42,9 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
         if table.num_rows > query.limit:
             table = table.slice(0, query.limit)
             content |= {"more": True} if query.aggregations else _next(table)
+        elif not query.aggregations and query.cursor is None:
+            # All events that match are on the page.
+            total = table.num_rows
         if table.num_columns > len(statement.columns) and table.num_rows and total is None:
             total = table.column(table.num_columns - 1)[0].as_py()
         names = list(statement.columns)
@@ -114,6 +117,7 @@ class _Asked:
             parameters=statement.parameters,
             from_us=statement.from_us,
             to_us=statement.to_us,
+            equalities=statement.equalities,
         ) as cursor:
             return cursor.to_arrow_table()
 
@@ -127,7 +131,16 @@ class _Asked:
             "cache": "hit" if hit else "miss",
             "milliseconds": round(seconds * 1000, 3),
             **explained(self._view, chosen or "", statement.from_us, statement.to_us),
+            **self._index(statement),
         }
+
+    def _index(self, statement: Statement) -> dict[str, Any]:
+        if not statement.equalities:
+            return {}
+        found = self._engine.found(
+            self._view, statement.from_us, statement.to_us, statement.equalities
+        )
+        return {"index": found.shown()}
 
     def shown(self) -> dict[str, Any]:
         """The plan, as JSON."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -12,6 +14,7 @@ from dc_platform.contracts.fields import (
     QueryError,
     column_of,
     field_sql,
+    json_path,
     number_sql,
 )
 from dc_platform.contracts.identity import canonical_uuid
@@ -38,6 +41,16 @@ _COMPARISONS = {
     ">=": ">=",
 }
 _OF_TEXT = {"contains": "contains", "starts with": "starts_with", "ends with": "ends_with"}
+
+
+@dataclass(frozen=True)
+class Equality:
+    """That a payload field (`path`, as DuckDB has it) is one of some values: their texts, a number's as
+    `payload_index.key_sql` has it.
+    """
+
+    path: str
+    values: Sequence[str]
 
 
 class Condition(Protocol):
@@ -73,6 +86,27 @@ def condition_sql(condition: Condition, parameters: Parameters) -> str:
     return _compare(field, column, _COMPARISONS[operator], value, parameters)
 
 
+def equality(condition: Condition) -> Equality | None:
+    """A filter as an equality on a payload field; None of one that is none. Of one that `condition_sql`
+    takes.
+    """
+    field, operator, value = condition.field, condition.operator, condition.value
+    if column_of(field) is not None or field.startswith("metadata."):
+        return None
+    values = value if operator == "in" else [value] if operator in ("=", "==") else []
+    if not values or any(each is None for each in values):
+        return None
+    return Equality(json_path(field), [_text_of(each) for each in values])
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(_double(value))
+    return str(value)
+
+
 def _compare(
     field: str, column: str | None, operator: str, value: Any, parameters: Parameters
 ) -> str:
@@ -106,16 +140,19 @@ def _compare_id(operator: str, value: str, parameters: Parameters) -> str:
 
 
 def _compare_number(text: str, operator: str, value: float, parameters: Parameters) -> str:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf if value > 0 else -math.inf
-    rounded = f"{number_sql(text)} {operator} {parameters.name(number)}"
+    rounded = f"{number_sql(text)} {operator} {parameters.name(_double(value))}"
     if not isinstance(value, int) or not _EXACT <= abs(value) < _HUGE:
         return rounded
     # Ids of 64 bits are integers that a double would confuse.
     exact = f"try_cast({text} as hugeint) {operator} {parameters.name(value)}::hugeint"
     return f"case when regexp_full_match({text}, '-?[0-9]+') then {exact} else {rounded} end"
+
+
+def _double(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def microseconds(name: str, value: Any) -> int | None:

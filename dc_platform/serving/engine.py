@@ -26,6 +26,7 @@ from dc_platform.lake.sql import sql_list, table_sql
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.serving.cache import ResultCache
+from dc_platform.serving.conditions import Equality
 from dc_platform.serving.covered import Coverage
 from dc_platform.serving.guard import (
     OWN,
@@ -36,6 +37,7 @@ from dc_platform.serving.guard import (
     not_timed,
     view_name,
 )
+from dc_platform.serving.needles import Found, Needles
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
 from dc_platform.serving.recent import Held, RecentRows
 from dc_platform.serving.rows import Clock, Rows
@@ -98,6 +100,9 @@ class Engine:
         self.temporary = settings.data_dir.absolute() / "query-tmp"
         for directory in (tail, self.temporary, Path(lake.uri)):
             directory.mkdir(parents=True, exist_ok=True)
+        self._needles = Needles(
+            lake, threads=settings.query_threads, seconds=settings.query_timeout_seconds
+        )
         self._directories = sql_list([str(Path(lake.uri).absolute()), str(tail)])
         self._settings = settings
         self._renewing = threading.Lock()
@@ -165,12 +170,19 @@ class Engine:
         parameters: dict[str, Any],
         from_us: int | None,
         to_us: int | None,
+        equalities: Sequence[Equality] = (),
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor on which our own SQL over `events` has been executed."""
+        """A cursor on which our own SQL over `events` has been executed. `equalities` hold for all
+        events that it looks at.
+        """
+        where = view.where(tenant_id)
         with self._cursor_on(view) as (cursor, held):
+            if equalities:
+                span = (from_us, to_us)
+                view = self._needles.narrow(cursor, view, held, span, equalities, f"{sql} {where}")
             cursor.execute(
                 f"create temp view events as select * from ({view.union_sql(from_us, to_us, held)})"
-                f" {view.where(tenant_id)}"
+                f" {where}"
             )
             with Clock(cursor, self._timeout).running():
                 yield cursor.execute(sql, parameters)
@@ -198,9 +210,17 @@ class Engine:
         with self._cursor_on(view) as (cursor, held), Clock(cursor, self._timeout).running():
             yield cursor.execute(sql(held), parameters)
 
+    def found(
+        self, view: View, from_us: int | None, to_us: int | None, equalities: Sequence[Equality]
+    ) -> Found:
+        """What the indexes of payload fields tell of a query."""
+        with self._cursor_on(view) as (cursor, held):
+            return self._needles.find(cursor, view, held, (from_us, to_us), equalities)
+
     def close(self) -> None:
         """End what goes on beside the queries."""
         self._recent.close()
+        self._needles.close()
 
     def coverage(self, spec: GoldSpec) -> Coverage:
         """Which hours an hourly table of gold can answer."""

@@ -16,7 +16,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dc_platform.contracts.fields import Parameters, QueryError
-from dc_platform.serving.conditions import Operator, condition_sql
+from dc_platform.serving.conditions import Equality, Operator, condition_sql, equality
 from dc_platform.serving.conditions import microseconds as microseconds
 from dc_platform.serving.groupings import Grouping, Part, topped
 
@@ -90,7 +90,8 @@ class Query(BaseModel):
 @dataclass(frozen=True)
 class Statement:
     """SQL over the relation `events`, with its parameters. The first `columns` of what it gives are
-    called so; is there one more, it is the number of events that match.
+    called so; is there one more, it is the number of events that match. `equalities` hold for all
+    events that it looks at.
 
     `parts`: what it is over `events` and `hours`, rows of gold.events_hourly; None where these cannot
     answer it, which `why` says.
@@ -103,6 +104,7 @@ class Statement:
     to_us: int | None
     parts: str | None = None
     why: str | None = None
+    equalities: Sequence[Equality] = ()
 
 
 class Compiled:
@@ -151,7 +153,15 @@ class Compiled:
             f" order by event_time {direction}, event_id, source_id limit {self._query.limit + 1}"
         )
         names = EVENT_COLUMNS.split(", ")
-        return Statement(sql, parameters, names, from_us, to_us, why="events are asked for")
+        return Statement(
+            sql,
+            parameters,
+            names,
+            from_us,
+            to_us,
+            why="events are asked for",
+            equalities=self._equalities(),
+        )
 
     # --- groups ---
 
@@ -198,6 +208,7 @@ class Compiled:
             self.to_us,
             None if why else grouping.sql(Part.MERGED, where) + tail,
             why,
+            equalities=self._equalities(),
         )
 
     def _top(self, keys: tuple[str, ...], aggregation: Aggregation) -> Statement:
@@ -217,6 +228,7 @@ class Compiled:
             self.from_us,
             self.to_us,
             why="TOPK is not in gold.events_hourly",
+            equalities=self._equalities(),
         )
 
     def _ordered_by(self, columns: Sequence[str]) -> list[tuple[int, str]]:
@@ -233,6 +245,10 @@ class Compiled:
         if self.to_us is not None:
             conditions.append(f"event_time < make_timestamptz({self.to_us})")
         return conditions + [condition_sql(f, parameters) for f in self._query.filters]
+
+    def _equalities(self) -> list[Equality]:
+        found = map(equality, self._query.filters)
+        return [each for each in found if each is not None]
 
 
 EVENT_COLUMNS = (

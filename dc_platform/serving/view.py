@@ -7,7 +7,7 @@ that it began with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,6 +25,16 @@ COLUMNS = ", ".join(SCHEMA.names)
 NOTHING = Held()
 
 
+@dataclass(frozen=True)
+class Apart:
+    """Files of which all rows that a query can match are in `relation`, which is registered; it has a
+    view's columns, and rows of all tenants.
+    """
+
+    paths: Collection[str] = frozenset()
+    relation: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """`complete` is False while the tail does not hold all that Kafka has; then the answers hold up
@@ -38,6 +48,7 @@ class View:
     complete: bool = True
     up_to_ms: int = 0
     hidden: str | None = None
+    apart: Apart = Apart()
 
     @cached_property
     def tail(self) -> pa.Table:
@@ -61,7 +72,11 @@ class View:
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
     ) -> str:
         """A SELECT of silver's rows; a time range leaves out files that cannot match."""
-        return _parquet(self.silver, from_us, to_us, held)
+        return _parquet(self.silver, self.near(from_us, to_us), held, self.apart)
+
+    def near(self, from_us: int | None, to_us: int | None) -> list[str]:
+        """The files that may have a row of a time range."""
+        return _pruned(self.silver, from_us, to_us)
 
     def union_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
@@ -96,12 +111,12 @@ class View:
         return f"select {COLUMNS} from read_parquet({files}, file_row_number = true){where}"
 
 
-def _parquet(
-    snapshot: Snapshot, from_us: int | None, to_us: int | None, held: Held = NOTHING
-) -> str:
-    wanted = _pruned(snapshot, from_us, to_us)
+def _parquet(snapshot: Snapshot, near: Sequence[str], held: Held, apart: Apart) -> str:
+    wanted = [path for path in near if path not in apart.paths]
     paths = [path for path in wanted if path not in held.paths]
     parts = [held.files] if len(paths) < len(wanted) else []
+    if len(wanted) < len(near):
+        parts.append(f"select {COLUMNS} from {apart.relation}")
     if paths:
         lacking = snapshot.lacking(SILVER_EVENTS)
         option = "hive_partitioning = false"

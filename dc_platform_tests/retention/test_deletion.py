@@ -16,11 +16,14 @@ from dc_platform.lake.audit import lost_events, offset_gaps
 from dc_platform.lake.audit_identities import repeated_identities
 from dc_platform.lake.balance import balance, pin
 from dc_platform.lake.ledger_findings import totals, unbalanced
+from dc_platform.lake.payload_index import PayloadIndex
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 from dc_platform.landing.backfill import backfill_silver
 from dc_platform.points import Point
 from dc_platform.registry.retention import Retention
+from dc_platform.retention.conditions import below_floors
+from dc_platform.retention.proof import prove
 from dc_platform_tests.helpers.compaction import compact_all
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.helpers.landing import (
@@ -272,6 +275,28 @@ def test_the_proof_finds_identities(tmp_path: Path, lake: Lake, retention: Reten
     [found] = outcome.proof.found
     assert found["identities"] == 1
     assert "copy-" in found["file"]
+
+
+def test_an_index_goes_with_its_file_and_the_proof_looks(
+    tmp_path: Path, lake: Lake, retention: Retention
+) -> None:
+    """Hashes of users are personal data, too."""
+    land(lake, records())
+    writer = committer(lake)
+    compact_all(lake, writer)
+    writer.close()
+    [path] = LakeTable(lake, SILVER_EVENTS).snapshot().actions["path"].to_pylist()
+    PayloadIndex(lake, ["n"]).build(path)
+    folder = Path(lake.uri_of(SILVER_EVENTS)) / "_identities"
+    [index] = folder.glob("*.fields")
+    shutil.copy(index, tmp_path / "index")
+    [outcome] = run_of(tmp_path, retention).run(who="test", at_once=True)
+    assert outcome.waits is None
+    assert list(folder.glob("*.fields")) == []
+    # One that was just being made when its file went.
+    shutil.copy(tmp_path / "index", index)
+    proof = prove(lake, below_floors([]), "d", received_until=0)
+    assert [Path(found["file"]).name for found in proof.found] == [index.name]
 
 
 def test_beside_compaction(tmp_path: Path, lake: Lake, retention: Retention) -> None:
