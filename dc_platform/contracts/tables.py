@@ -183,6 +183,7 @@ SILVER_EVENTS = TableSpec(
         ]
     ),
     statistics=(
+        "tenant_id",
         "event_time",
         "received_at",
         "processed_at",

@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
@@ -50,6 +52,8 @@ AFTER_COMMIT = PostCommitHookProperties(cleanup_expired_logs=False)
 RETENTION = "delta.deletedFileRetentionDuration"
 _KEEPS_SECONDS = 3600
 _SECONDS = re.compile(r"interval (\d+) seconds?")
+# Before and after all times, epoch microseconds.
+NEVER, EVER = -(2**62), 2**62
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,28 @@ class Snapshot:
                 else pa.nulls(size)
             )
         return both[0], both[1]
+
+    @cached_property
+    def event_times(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The earliest and the latest event_time of each file, epoch microseconds; NEVER and EVER where
+        the log has none.
+        """
+        low, high = (bound.cast(pa.int64()) for bound in self.bounds("event_time"))
+        return low.fill_null(NEVER).to_numpy(), high.fill_null(EVER).to_numpy()
+
+    def sole(self, column: str) -> Any:
+        """The value that all rows have in `column`; None where the log does not say so."""
+        low, high = self.bounds(column)
+        names = (f"null_count.{column}", f"min.{column}", f"max.{column}")
+        if not len(low) or not set(names) <= set(self.actions.column_names):
+            return None
+        if low.null_count or high.null_count:
+            return None
+        nulls = self.actions[names[0]]
+        values = pc.unique(pa.chunked_array([low, high]))
+        if len(values) != 1 or nulls.null_count or pc.max(nulls).as_py():
+            return None
+        return values[0].as_py()
 
     def overlapping(self, column: str, ranges: Iterable[tuple[int, int]]) -> Snapshot:
         """Only the files whose `column`, a time, may lie in one of the ranges [from, to], in epoch

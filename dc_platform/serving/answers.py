@@ -105,17 +105,15 @@ class _Asked:
         if isinstance(chosen, Plan) and statement.parts is not None:
             parameters = Parameters(statement.parameters, tenant=self._tenant_id)
             sql_of = partial(chosen.sql, statement.parts, _HOURS, ())
-            with self._engine.run_planned(sql_of, self._view, parameters) as cursor:
-                return cursor.to_arrow_table()
-        with self._engine.run_on_events(
+            return self._engine.run_planned(sql_of, self._view, parameters)
+        return self._engine.run_on_events(
             statement.sql,
             self._view,
             tenant_id=self._tenant_id,
             parameters=statement.parameters,
             from_us=statement.from_us,
             to_us=statement.to_us,
-        ) as cursor:
-            return cursor.to_arrow_table()
+        )
 
     # --- explain ---
 

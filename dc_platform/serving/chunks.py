@@ -10,7 +10,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +67,13 @@ class Chunk:
             table.nbytes + BYTES_PER_KEY * len(table),
             table=table,
         )
+
+    @cached_property
+    def tenants(self) -> frozenset[Any] | None:
+        """Whose rows it has; None of a spilled chunk."""
+        if self.table is None:
+            return None
+        return frozenset(self.table["tenant_id"].unique().to_pylist())
 
     def find(self, keys: Keys) -> Rows:
         """Rows of this chunk whose identity is among `keys`."""

@@ -19,12 +19,13 @@ import pyarrow as pa
 
 from dc_platform.lake.balance import HOUR_US
 from dc_platform.lake.sql import empty_select, sql_list
+from dc_platform.lake.table import EVER as EVER
+from dc_platform.lake.table import NEVER as NEVER
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.covered import Covered
 from dc_platform.serving.recent import Held
 from dc_platform.serving.view import COLUMNS, SCHEMA, View
 
-NEVER, EVER = -(2**62), 2**62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Span = tuple[int, int]
 
@@ -132,17 +133,21 @@ def plan(view: View, gold: Covered | None, from_us: int | None, to_us: int | Non
 
 def overlapping(silver: Snapshot, spans: Sequence[Span]) -> Snapshot:
     """Only the files that may have a row in one of the spans, which are in order and apart."""
-    if not spans or not silver.paths:
-        return Snapshot(silver.version, silver.actions.slice(0, 0), silver.root)
-    low, high = silver.bounds("event_time")
-    least = _micros(low, NEVER)
-    most = _micros(high, EVER)
+    kept = silver.actions.filter(pa.array(near(silver, spans)))
+    return Snapshot(silver.version, kept, silver.root)
+
+
+def near(silver: Snapshot, spans: Sequence[Span]) -> npt.NDArray[np.bool_]:
+    """Which of the files may have a row in one of the spans, which are in order and apart."""
+    least, most = silver.event_times
+    if not spans:
+        return np.zeros(len(least), bool)
     begins, ends = np.array([s[0] for s in spans]), np.array([s[1] for s in spans])
     # The first span that ends after the file begins.
     place = np.searchsorted(ends, least, side="right")
     keep = place < len(spans)
-    keep &= begins[np.minimum(place, len(spans) - 1)] <= most
-    return Snapshot(silver.version, silver.actions.filter(pa.array(keep)), silver.root)
+    found: npt.NDArray[np.bool_] = keep & (begins[np.minimum(place, len(spans) - 1)] <= most)
+    return found
 
 
 def explained(
@@ -170,11 +175,6 @@ def silver_shown(total: Snapshot, read: Snapshot) -> dict[str, Any]:
         "rowsInFilesRead": read.rows,
         "bytesInFilesRead": read.bytes,
     }
-
-
-def _micros(bounds: pa.Array, missing: int) -> npt.NDArray[np.int64]:
-    found: npt.NDArray[np.int64] = bounds.cast(pa.int64()).fill_null(missing).to_numpy()
-    return found
 
 
 def _joined(hours: Sequence[int]) -> list[Span]:

@@ -53,13 +53,22 @@ _FEW_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Held:
-    """Files that need not be read: `files` selects their rows, and `tail` those of the tail's chunks in
-    memory; empty where there are none.
+    """Rows that are in a table in memory: of the files `paths`, by their numbers there, and
+    of chunks; `tail` says whether these are all of the tail's that are in memory.
     """
 
-    paths: Collection[str] = frozenset()
-    files: str = ""
-    tail: str = ""
+    table: str = ""
+    paths: Mapping[str, int] = field(default_factory=dict)
+    chunks: Sequence[int] = ()
+    tail: bool = False
+
+    def sqls(self, paths: Iterable[str], *, tail: bool) -> list[str]:
+        """At most one SELECT: the rows of those of the files that are here, and of the chunks."""
+        numbers = [self.paths[path] for path in paths if path in self.paths]
+        numbers += self.chunks if tail else ()
+        if not numbers:
+            return []
+        return [f"select {COLUMNS} from {self.table} where {_among('file', numbers)}"]
 
 
 @dataclass(eq=False)
@@ -260,17 +269,7 @@ def _held(table: _Table, files: Mapping[str, tuple[int, int]], view: View) -> He
     live = {path: files[path][0] for path in view.silver.paths if path in files}
     chunks = _in_memory(view)
     known = [found[0] for chunk in chunks if (found := table.chunks.get(chunk)) is not None]
-    return Held(
-        live.keys(),
-        files=_select(table, live.values()),
-        tail=_select(table, known) if len(known) == len(chunks) else "",
-    )
-
-
-def _select(table: _Table, numbers: Collection[int]) -> str:
-    if not numbers:
-        return ""
-    return f"select {COLUMNS} from {table.name} where {_among('file', numbers)}"
+    return Held(table.name, live, known, tail=bool(chunks) and len(known) == len(chunks))
 
 
 def _in_memory(view: View) -> list[Chunk]:
