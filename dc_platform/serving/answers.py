@@ -20,12 +20,7 @@ from dc_platform.serving.values import jsonable
 from dc_platform.serving.view import View
 
 # Of gold.events_hourly, as `hours` has them (`groupings.py`).
-_HOURS = ", ".join(
-    [
-        *("hour as event_time", "source_id", "event_type"),
-        *("weight", "row_count", "first_event_time", "last_event_time"),
-    ]
-)
+_HOURS = "hour as event_time, event_type, weight, row_count, first_event_time, last_event_time"
 
 
 def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[str, Any]:
@@ -104,8 +99,12 @@ class _Asked:
     def _run(self, statement: Statement, chosen: Plan | str | None) -> pa.Table:
         if isinstance(chosen, Plan) and statement.parts is not None:
             parameters = Parameters(statement.parameters, tenant=self._tenant_id)
+            if statement.by_source:
+                sql_of = partial(chosen.sql, statement.parts, f"{_HOURS}, source_id", ())
+                return self._engine.run_planned(sql_of, self._view, parameters)
             sql_of = partial(chosen.sql, statement.parts, _HOURS, ())
-            return self._engine.run_planned(sql_of, self._view, parameters)
+            hourly = chosen.gold.snapshot
+            return self._engine.run_planned(sql_of, self._view, parameters, hourly=hourly)
         return self._engine.run_on_events(
             statement.sql,
             self._view,

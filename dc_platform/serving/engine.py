@@ -189,10 +189,20 @@ class Engine:
                 yield cursor.execute(sql, parameters)
 
     def run_planned(
-        self, sql: Callable[[Held], str], view: View, parameters: dict[str, Any]
+        self,
+        sql: Callable[[Held], str],
+        view: View,
+        parameters: dict[str, Any],
+        *,
+        hourly: Snapshot | None = None,
     ) -> pa.Table:
-        """The rows of our own SQL over parts of a view; `sql` makes it of what is held in memory."""
-        with self._cursor_on(view) as (cursor, held), Clock(cursor, self._deadlines).running():
+        """The rows of our own SQL over parts of a view; `sql` makes it of what is held in memory, of
+        `hourly`, a version of gold.events_hourly, too.
+        """
+        with (
+            self._cursor_on(view, hourly) as (cursor, held),
+            Clock(cursor, self._deadlines).running(),
+        ):
             return all_rows(cursor.execute(sql(held), parameters))
 
     def close(self) -> None:
@@ -241,7 +251,9 @@ class Engine:
             yield cursor
 
     @contextmanager
-    def _cursor_on(self, view: View | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Held]]:
+    def _cursor_on(
+        self, view: View | None, hourly: Snapshot | None = None
+    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Held]]:
         """A cursor, and what of a view is in its instance's memory; the rest of its tail is `tail`."""
         recent = self._recent
         cursor = recent.instance.cursor()
@@ -249,7 +261,7 @@ class Engine:
             if view is None:
                 yield cursor, NOTHING
                 return
-            with recent.of(view) as held:
+            with recent.of(view, hourly) as held:
                 if not held.tail and view.tail_rows:
                     cursor.register("tail", view.tail)
                 yield cursor, held

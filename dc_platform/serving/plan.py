@@ -23,6 +23,7 @@ from dc_platform.lake.table import EVER as EVER
 from dc_platform.lake.table import NEVER as NEVER
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.covered import Covered
+from dc_platform.serving.hours import Hours
 from dc_platform.serving.recent import Held
 from dc_platform.serving.view import COLUMNS, SCHEMA, View
 
@@ -72,10 +73,11 @@ class Plan:
             parts = [f"select {COLUMNS} from ({empty_select(SCHEMA)})"]
         events = f"select * from ({' union all '.join(parts)}) where tenant_id = $tenant"
         return (
-            f"with events as ({events}), hours as ({self._hours_sql(columns, conditions)}) {select}"
+            f"with events as not materialized ({events}), hours as not materialized"
+            f" ({self._hours_sql(columns, conditions, held.hours)}) {select}"
         )
 
-    def _hours_sql(self, columns: str, conditions: Sequence[str]) -> str:
+    def _hours_sql(self, columns: str, conditions: Sequence[str], held: Hours) -> str:
         files = self.files
         if not files:
             source = f"(select {', '.join(f'null as {name}' for name in columns.split(', '))})"
@@ -87,10 +89,14 @@ class Plan:
         if self.stale:
             starts = ", ".join(str(hour * HOUR_US) for hour in self.stale)
             chosen.append(f"epoch_us(hour) not in ({starts})")
-        return (
-            f"select {columns} from read_parquet({sql_list(files)}, hive_partitioning = false)"
-            f" where {' and '.join(chosen)}"
-        )
+        where = f" where {' and '.join(chosen)}"
+        parts = []
+        if here := [path for path in files if path in held.files]:
+            parts.append(f"select {columns} from ({held.sql(here)}){where}")
+        if rest := [path for path in files if path not in held.files]:
+            source = f"read_parquet({sql_list(rest)}, hive_partitioning = false)"
+            parts.append(f"select {columns} from {source}{where}")
+        return " union all ".join(parts)
 
     def shown(self) -> dict[str, Any]:
         """For people: `explain`."""

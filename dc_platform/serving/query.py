@@ -93,7 +93,7 @@ class Statement:
     called so; is there one more, it is the number of events that match.
 
     `parts`: what it is over `events` and `hours`, rows of gold.events_hourly; None where these cannot
-    answer it, which `why` says.
+    answer it, which `why` says. `by_source`: whether it names the source of an hour.
     """
 
     sql: str
@@ -103,6 +103,7 @@ class Statement:
     to_us: int | None
     parts: str | None = None
     why: str | None = None
+    by_source: bool = True
 
 
 class Compiled:
@@ -198,6 +199,7 @@ class Compiled:
             self.to_us,
             None if why else grouping.sql(Part.MERGED, where) + tail,
             why,
+            "sourceId" in (*grouping.keys, *fields),
         )
 
     def _top(self, keys: tuple[str, ...], aggregation: Aggregation) -> Statement:

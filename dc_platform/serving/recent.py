@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from dc_platform.lake.rewrite import MERGED
 from dc_platform.lake.sql import empty_select, files_sql
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.chunks import Chunk
+from dc_platform.serving.hours import NO_HOURS, HeldHours, Hours
 
 if TYPE_CHECKING:
     from dc_platform.serving.view import View
@@ -61,6 +62,7 @@ class Held:
     paths: Mapping[str, int] = field(default_factory=dict)
     chunks: Sequence[int] = ()
     tail: bool = False
+    hours: Hours = NO_HOURS
 
     def sqls(self, paths: Iterable[str], *, tail: bool) -> list[str]:
         """At most one SELECT: the rows of those of the files that are here, and of the chunks."""
@@ -91,6 +93,7 @@ class RecentRows:
     def __init__(self, instance: duckdb.DuckDBPyConnection, *, memory_mb: int) -> None:
         self._bytes = memory_mb * 2**20
         self.instance = instance
+        self._hours = HeldHours(instance)
         self._lock = threading.Lock()
         self._tables = 0
         self._table = self._new()
@@ -105,15 +108,16 @@ class RecentRows:
         self._closed = threading.Event()
 
     @contextmanager
-    def of(self, view: View) -> Iterator[Held]:
-        """What is here of a view, for as long as a query runs."""
+    def of(self, view: View, gold: Snapshot | None = None) -> Iterator[Held]:
+        """What is here of a view, and of a version of gold, for as long as a query runs."""
         with self._lock:
             table = self._table
             files = table.files
             table.readers += 1
         try:
             self._follow(view)
-            yield _held(table, files, view)
+            with self._hours.of(gold) as hours:
+                yield replace(_held(table, files, view), hours=hours)
         finally:
             with self._lock:
                 table.readers -= 1
@@ -123,6 +127,7 @@ class RecentRows:
         self._bytes = 0
         self._closed.set()
         self._thread.shutdown()
+        self._hours.close()
 
     def _follow(self, view: View) -> None:
         if not self._bytes or (self._seen is not None and self._seen() is view):
