@@ -117,6 +117,8 @@ class Engine:
                 "autoload_known_extensions": "false",
             }
         )
+        self._sketches = SketchFunctions(instance)
+        self._recent = RecentRows(instance, memory_mb=settings.recent_memory_mb)
         for statement in (
             "set global TimeZone = 'UTC'",
             f"set allowed_directories = {self._directories}",
@@ -126,8 +128,6 @@ class Engine:
             "set lock_configuration = true",
         ):
             instance.execute(statement)
-        self._sketches = SketchFunctions(instance)
-        self._recent = RecentRows(instance, memory_mb=settings.recent_memory_mb)
 
     @contextmanager
     def run_sql(

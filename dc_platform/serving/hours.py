@@ -109,7 +109,7 @@ class HeldHours:
         """Another table, with the rows of the files that this version has; the newest come first."""
         before = self._table.hours
         self._tables += 1
-        name = f"memory.hours_{self._tables}"
+        name = f"recent.hours_{self._tables}"
         cursor.execute(f"create table {name} ({_TABLE})")
         files: dict[str, int] = {}
         rows = 0
@@ -126,6 +126,7 @@ class HeldHours:
             rows += added[0] if added else 0
             if rows > _MOST_ROWS:
                 break
+        cursor.execute("checkpoint recent")
         with self._lock:
             self._old.append(self._table)
             self._table = _Table(Hours(name, files))
