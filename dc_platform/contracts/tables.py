@@ -189,6 +189,7 @@ SILVER_EVENTS = TableSpec(
         "processed_at",
         "source_id",
         "dedup_scope",
+        "sample_rate",
         "kafka_partition",
         "kafka_offset",
     ),

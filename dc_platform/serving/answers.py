@@ -28,7 +28,7 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
     are others `nextCursor` or `more`, and where it is asked for the `plan`.
     """
     begun = time.perf_counter()
-    compiled = Compiled(query)
+    compiled = Compiled(query, sampled=view.sampled)
     asked = _Asked(engine, view, tenant_id, explain=query.explain)
     content: dict[str, Any] = {"results": []}
     total: int | None = None

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dc_platform.contracts.tables import SILVER_EVENTS
@@ -74,6 +75,14 @@ class Chunk:
         if self.table is None:
             return None
         return frozenset(self.table["tenant_id"].unique().to_pylist())
+
+    @cached_property
+    def sampled(self) -> bool:
+        """Whether an event may stand for more than itself."""
+        if self.table is None:
+            return True
+        found = pc.min_max(self.table["sample_rate"]).as_py()
+        return bool(found["min"] != 1 or found["max"] != 1)
 
     def find(self, keys: Keys) -> Rows:
         """Rows of this chunk whose identity is among `keys`."""

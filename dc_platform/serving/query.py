@@ -107,10 +107,13 @@ class Statement:
 
 
 class Compiled:
-    """The statements of a query. `count` counts what matches, before the limit."""
+    """The statements of a query. `count` counts what matches, before the limit. `sampled`: whether an
+    event may weigh more than 1.
+    """
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query, *, sampled: bool = True) -> None:
         self._query = query
+        self._sampled = sampled
         self.from_us = microseconds("from", query.from_)
         self.to_us = microseconds("to", query.to)
         self.after = _position(query.cursor)
@@ -167,7 +170,7 @@ class Compiled:
                 groups.setdefault(keys, []).append(aggregation)
         found = []
         for keys, members in groups.items():
-            grouping = Grouping(keys, Parameters())
+            grouping = Grouping(keys, Parameters(), sampled=self._sampled)
             for member in members:
                 grouping.add(member.function, member.field)
             found.append(self._groups(grouping, [member.name for member in members]))

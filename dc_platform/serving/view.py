@@ -89,6 +89,13 @@ class View:
             tenants.add(self.silver.sole("tenant_id"))
         return tenants.pop() if len(tenants) == 1 else None
 
+    @cached_property
+    def sampled(self) -> bool:
+        """Whether an event may stand for more than itself; False where the log says that none does."""
+        if any(chunk.sampled for chunk in self.chunks):
+            return True
+        return bool(self.silver.paths) and self.silver.sole("sample_rate") != 1
+
     def silver_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
     ) -> str:

@@ -1,4 +1,6 @@
-"""A tenant gets its own rows, whether or not what is known of the files spares looking at each row."""
+"""What is known of the files spares looking at each row: at its tenant, at its weight. Answers are the
+same.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,24 @@ from dc_platform_tests.helpers.serving import MAKER, Served
 TENANTS = ("default", "other", "defau", "default2")
 
 
-def rows(tenants: Sequence[str], first: int) -> list[dict[str, object]]:
-    return [silver_row(first + n, tenant_id=tenant) for n, tenant in enumerate(tenants)]
+Values = Sequence[object]
 
 
-def committed(lake: Lake, files: Sequence[Sequence[str]]) -> Snapshot:
+def rows(values: Values, first: int, column: str) -> list[dict[str, object]]:
+    return [silver_row(first + n, **{column: value}) for n, value in enumerate(values)]
+
+
+def committed(lake: Lake, files: Sequence[Values], column: str = "tenant_id") -> Snapshot:
     lake.ensure(SILVER_EVENTS)
     table = LakeTable(lake, SILVER_EVENTS)
-    written = [write_silver(lake, rows(tenants, 10 * n)) for n, tenants in enumerate(files)]
+    written = [write_silver(lake, rows(values, 10 * n, column)) for n, values in enumerate(files)]
     if written:
         table.commit(written, txns={}, exact=True)
     return LakeTable(lake, SILVER_EVENTS).snapshot()
 
 
-def chunk(tenants: Sequence[str], number: int) -> Chunk:
-    table = silver_table(rows(tenants, 1000 + 10 * number))
+def chunk(values: Values, number: int, column: str = "tenant_id") -> Chunk:
+    table = silver_table(rows(values, 1000 + 10 * number, column))
     return Chunk.of(table, MAKER.keys(table["source_id"], table["event_id"]))
 
 
@@ -97,3 +102,26 @@ def test_files_of_which_the_log_says_nothing_are_looked_at(tmp_path: Path) -> No
         less = Snapshot(snapshot.version, snapshot.actions.drop_columns([name]), snapshot.root)
         assert less.sole("tenant_id") is None
     assert "tenant_id = 'default'" in View(less, {}).events_sql("default")
+
+
+@pytest.mark.parametrize(
+    ("files", "tail", "count", "sampled"),
+    [
+        ([], [], 0, False),
+        ([[1.0, 1.0], [1.0]], [1.0], 4, False),
+        ([[1.0, 0.5], [1.0]], [], 4, True),
+        ([[1.0], [0.5]], [1.0], 4, True),
+        ([[1.0]], [0.1, 1.0], 12, True),
+        ([[1.0], [None]], [1.0], 3, True),
+    ],
+)
+def test_each_event_has_its_weight(
+    tmp_path: Path, files: list[list[float]], tail: list[float], count: int, sampled: bool
+) -> None:
+    served = Served(tmp_path)
+    chunks = (chunk(tail, 0, "sample_rate"),) if tail else ()
+    view = View(committed(served.lake, files, "sample_rate"), {}, chunks)
+    query = Query.model_validate({"aggregations": [{"function": "COUNT"}]})
+    found = answer(served.engine, view, query, tenant_id="default")
+    assert found["results"] == [{"count": count}]
+    assert view.sampled == sampled
