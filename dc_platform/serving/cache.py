@@ -18,9 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dc_platform.lake.parquet import time_range
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.chunks import Chunk
 from dc_platform.serving.plan import EVER, NEVER, near
@@ -45,7 +43,7 @@ class ResultCache:
         self._numbers = count(1)
         self._files: dict[str, int] = {}
         self._numbered: tuple[Snapshot, npt.NDArray[np.int64]] | None = None
-        self._pieces: WeakKeyDictionary[Chunk, tuple[int, int, int]] = WeakKeyDictionary()
+        self._pieces: WeakKeyDictionary[Chunk, int] = WeakKeyDictionary()
         self.hits = self.misses = 0
 
     def get(self, key: Hashable) -> pa.Table | None:
@@ -114,26 +112,18 @@ class ResultCache:
         found: list[Hashable] = []
         with self._lock:
             for chunk in view.chunks:
-                number, least, most = self._piece(chunk)
-                if least < to_us and most >= from_us:
+                number = self._piece(chunk)
+                if chunk.facts.least < to_us and chunk.facts.most >= from_us:
                     found.append(number)
                     if chunk.file is not None:
                         # Of a spilled piece the border hides what has landed since.
                         found.append(tuple((p, view.border.get(p)) for p in sorted(chunk.spans)))
         return tuple(found)
 
-    def _piece(self, chunk: Chunk) -> tuple[int, int, int]:
-        """A number for a piece, and the times of its events."""
+    def _piece(self, chunk: Chunk) -> int:
+        """A number for a piece."""
         if chunk not in self._pieces:
-            if chunk.table is not None:
-                times = pc.min_max(chunk.table["event_time"].cast(pa.int64()))
-                least, most = times["min"].as_py(), times["max"].as_py()
-            else:
-                assert chunk.file is not None
-                least, most = time_range(str(chunk.file.path), "event_time")
-            least = NEVER if least is None else least
-            most = EVER if most is None else most
-            self._pieces[chunk] = (next(self._numbers), least, most)
+            self._pieces[chunk] = next(self._numbers)
         return self._pieces[chunk]
 
 

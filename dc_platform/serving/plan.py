@@ -33,12 +33,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How a range of a view is answered. `hours` [first, last) are epoch hours, all but `stale` by
-    gold; `rest` are the spans [from, to) of epoch microseconds that are left to silver.
+    """How a range of a view is answered, from `from_us` to `to_us`. `hours` [first, last) are epoch
+    hours, all but `stale` by gold; `rest` are the spans [from, to) of epoch microseconds that are left
+    to silver.
     """
 
     view: View
     gold: Covered
+    from_us: int | None
+    to_us: int | None
     hours: Span
     stale: tuple[int, ...]
     rest: tuple[Span, ...]
@@ -64,7 +67,7 @@ class Plan:
         of gold with `columns`; the relation `tail` must be registered, where it is not `held`.
         `conditions` are on gold's rows, the tenant's is `$tenant`.
         """
-        parts = self.view.tail_sqls(held)
+        parts = self.view.tail_sqls(held, self.from_us, self.to_us)
         if self.silver.paths:
             rest = replace(self.view, silver=self.silver).silver_sql(held=held)
             spans = " or ".join(_within("event_time", span) for span in self.rest)
@@ -134,7 +137,7 @@ def plan(view: View, gold: Covered | None, from_us: int | None, to_us: int | Non
     edges = [(begin, first * HOUR_US)] if begin < first * HOUR_US and from_us is not None else []
     edges += _joined(stale)
     edges += [(last * HOUR_US, end)] if last * HOUR_US < end and to_us is not None else []
-    return Plan(view, gold, (first, last), stale, tuple(edges))
+    return Plan(view, gold, from_us, to_us, (first, last), stale, tuple(edges))
 
 
 def overlapping(silver: Snapshot, spans: Sequence[Span]) -> Snapshot:

@@ -59,20 +59,20 @@ _FEW_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Held:
-    """Rows that are in a table in memory: of the files `paths`, by their numbers there, and
-    of chunks; `tail` says whether these are all of the tail's that are in memory.
+    """Rows that are in a table in memory, of files and of chunks, by their numbers there; `tail` says
+    whether these are all chunks of a view that are in memory.
     """
 
     table: str = ""
     paths: Mapping[str, int] = field(default_factory=dict)
-    chunks: Sequence[int] = ()
+    chunks: Mapping[Chunk, int] = field(default_factory=dict)
     tail: bool = False
     hours: Hours = NO_HOURS
 
-    def sqls(self, paths: Iterable[str], *, tail: bool) -> list[str]:
-        """At most one SELECT: the rows of those of the files that are here, and of the chunks."""
+    def sqls(self, paths: Iterable[str], chunks: Iterable[Chunk] = ()) -> list[str]:
+        """At most one SELECT: the rows of those of the files and chunks that are here."""
         numbers = [self.paths[path] for path in paths if path in self.paths]
-        numbers += self.chunks if tail else ()
+        numbers += [self.chunks[chunk] for chunk in chunks if chunk in self.chunks]
         if not numbers:
             return []
         return [f"select {COLUMNS} from {self.table} where {_among('file', numbers)}"]
@@ -283,7 +283,7 @@ def _file_sql(path: str, lacking: Collection[str]) -> str:
 def _held(table: _Table, files: Mapping[str, tuple[int, int]], view: View) -> Held:
     live = {path: files[path][0] for path in view.silver.paths if path in files}
     chunks = _in_memory(view)
-    known = [found[0] for chunk in chunks if (found := table.chunks.get(chunk)) is not None]
+    known = {c: found[0] for c in chunks if (found := table.chunks.get(c)) is not None}
     return Held(table.name, live, known, tail=bool(chunks) and len(known) == len(chunks))
 
 

@@ -84,7 +84,7 @@ class View:
         """Whose all rows are; None where they are of several, or nothing says that they are not."""
         tenants: set[str | None] = set()
         for chunk in self.chunks:
-            tenants |= {None} if chunk.tenants is None else chunk.tenants
+            tenants |= chunk.facts.tenants
         if self.silver.paths:
             tenants.add(self.silver.sole("tenant_id"))
         return tenants.pop() if len(tenants) == 1 else None
@@ -92,7 +92,7 @@ class View:
     @cached_property
     def sampled(self) -> bool:
         """Whether an event may stand for more than itself; False where the log says that none does."""
-        if any(chunk.sampled for chunk in self.chunks):
+        if any(chunk.facts.sampled for chunk in self.chunks):
             return True
         return bool(self.silver.paths) and self.silver.sole("sample_rate") != 1
 
@@ -109,15 +109,26 @@ class View:
         """A SELECT of the union; the relation `tail` must be registered, where it is not `held`.
         `held`: rows that are in DuckDB's memory already.
         """
-        paths = self._near(from_us, to_us)
-        parts = [*self._files(paths, held, tail=held.tail), *self._tail(held)]
-        return " union all ".join(parts) or empty_select(SCHEMA)
+        chunks = self._chunks(from_us, to_us)
+        here = chunks if held.tail else ()
+        parts = self._files(self._near(from_us, to_us), held, here)
+        return " union all ".join([*parts, *self._tail(chunks, held)]) or empty_select(SCHEMA)
 
-    def tail_sqls(self, held: Held = NOTHING) -> list[str]:
+    def tail_sqls(
+        self, held: Held = NOTHING, from_us: int | None = None, to_us: int | None = None
+    ) -> list[str]:
         """SELECTs that give the tail's rows; the relation `tail` must be registered, where they are not
-        `held`.
+        `held`. A time range leaves out chunks that cannot match.
         """
-        return [*held.sqls((), tail=held.tail), *self._tail(held)]
+        chunks = self._chunks(from_us, to_us)
+        return [*held.sqls((), chunks if held.tail else ()), *self._tail(chunks, held)]
+
+    def _chunks(self, from_us: int | None, to_us: int | None) -> list[Chunk]:
+        """The chunks that may have rows of a time range."""
+        if from_us is None and to_us is None:
+            return list(self.chunks)
+        begin, end = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
+        return [c for c in self.chunks if c.facts.least < end and c.facts.most >= begin]
 
     def _near(self, from_us: int | None, to_us: int | None) -> list[str]:
         """The files that may have rows of a time range."""
@@ -129,21 +140,21 @@ class View:
         kept &= most >= (NEVER if from_us is None else from_us)
         return [paths[n] for n in np.flatnonzero(kept)]
 
-    def _files(self, paths: Sequence[str], held: Held, *, tail: bool = False) -> list[str]:
-        """SELECTs of the rows of files, and of the tail that is held where it is asked for."""
-        parts = held.sqls(paths, tail=tail)
+    def _files(self, paths: Sequence[str], held: Held, chunks: Sequence[Chunk] = ()) -> list[str]:
+        """SELECTs of the rows of files, and of chunks that are held."""
+        parts = held.sqls(paths, chunks)
         if rest := [path for path in paths if path not in held.paths]:
             option = "hive_partitioning = false"
             lacking = self.silver.lacking(SILVER_EVENTS)
             parts.append(files_sql(SILVER_EVENTS, rest, lacking, option, columns=COLUMNS))
         return parts
 
-    def _tail(self, held: Held) -> list[str]:
-        """SELECTs of the tail's rows that are not held."""
+    def _tail(self, chunks: Sequence[Chunk], held: Held) -> list[str]:
+        """SELECTs of the rows of chunks that are not held."""
         parts = []
-        if not held.tail and len(self.tail):
+        if not held.tail and any(chunk.table is not None and chunk.rows for chunk in chunks):
             parts = [f"select {COLUMNS} from tail"]
-        return parts + [self.spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
+        return parts + [self.spilled_sql(chunk) for chunk in chunks if chunk.file is not None]
 
     def spilled_sql(self, chunk: Chunk) -> str:
         """A SELECT of the rows of a spilled chunk that this view has."""

@@ -55,7 +55,7 @@ CASES: list[tuple[list[list[str]], list[list[str]], list[str], bool]] = [
     ([["default", "default2"], ["default"]], [], [], True),
     ([["default"]], [["other"]], [], True),
     ([["default"]], [["default", "other"]], [], True),
-    ([["default"]], [["default"]], ["default"], True),
+    ([["default"]], [["default"]], ["default"], False),
     ([["default"]], [], ["other"], True),
 ]
 
