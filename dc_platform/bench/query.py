@@ -150,6 +150,8 @@ def _serving(settings: Settings, port: int, run: Path) -> Iterator[tuple[str, st
         "DCP_LAKE_URI": settings.lake_uri,
         "DCP_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
         "DCP_TOPIC": settings.topic,
+        # 16 who ask for a needle wait for each other.
+        "DCP_QUERY_WAIT_SECONDS": "120",
     }
     with (run / "serving.log").open("wb") as log:
         child = subprocess.Popen(

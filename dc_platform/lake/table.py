@@ -122,17 +122,13 @@ class Snapshot:
 
     def sole(self, column: str) -> Any:
         """The value that all rows have in `column`; None where the log does not say so."""
-        low, high = self.bounds(column)
-        names = (f"null_count.{column}", f"min.{column}", f"max.{column}")
-        if not len(low) or not set(names) <= set(self.actions.column_names):
+        nulls, bounds = f"null_count.{column}", [f"min.{column}", f"max.{column}"]
+        if not self.paths or not {nulls, *bounds} <= set(self.actions.column_names):
             return None
-        if low.null_count or high.null_count:
-            return None
-        nulls = self.actions[names[0]]
-        values = pc.unique(pa.chunked_array([low, high]))
-        if len(values) != 1 or nulls.null_count or pc.max(nulls).as_py():
-            return None
-        return values[0].as_py()
+        # Of no rows but nulls the log has no bounds, and null is no value that all rows have.
+        values = {value for name in bounds for value in self.actions[name].unique().to_pylist()}
+        none_null = set(self.actions[nulls].unique().to_pylist()) == {0}
+        return values.pop() if none_null and len(values) == 1 else None
 
     def overlapping(self, column: str, ranges: Iterable[tuple[int, int]]) -> Snapshot:
         """Only the files whose `column`, a time, may lie in one of the ranges [from, to], in epoch
