@@ -99,11 +99,12 @@ class _Asked:
     def _run(self, statement: Statement, chosen: Plan | str | None) -> pa.Table:
         if isinstance(chosen, Plan) and statement.parts is not None:
             parameters = Parameters(statement.parameters, tenant=self._tenant_id)
-            if statement.by_source:
-                sql_of = partial(chosen.sql, statement.parts, f"{_HOURS}, source_id", ())
-                return self._engine.run_planned(sql_of, self._view, parameters)
-            sql_of = partial(chosen.sql, statement.parts, _HOURS, ())
-            hourly = chosen.gold.snapshot
+            columns = f"{_HOURS}, source_id" if statement.by_source else _HOURS
+            if chosen.gold_alone and statement.hours is not None:
+                sql_of = partial(chosen.hours_sql, statement.hours, columns)
+            else:
+                sql_of = partial(chosen.sql, statement.parts, columns, ())
+            hourly = None if statement.by_source else chosen.gold.snapshot
             return self._engine.run_planned(sql_of, self._view, parameters, hourly=hourly)
         return self._engine.run_on_events(
             statement.sql,

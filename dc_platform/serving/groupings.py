@@ -29,9 +29,10 @@ _HOUR = 3600
 
 
 class Part(Enum):
-    """Where the rows come from: `events` alone, or `events` and `hours`."""
+    """Where the rows come from: `events` alone, `hours` alone, or both."""
 
     PLAIN = "plain"
+    HOURS = "hours"
     MERGED = "merged"
 
 
@@ -164,7 +165,7 @@ class Grouping:
         keys = [f"k{n}" for n in range(len(self._keys))]
         columns = [*keys, *self._finals]
         shown = ", ".join(f"{column} as c{n}" for n, column in enumerate(columns))
-        parts = self._of_events(where)
+        parts = self._of_hours(where) if part is Part.HOURS else self._of_events(where)
         if part is Part.MERGED:
             parts = self._merged([parts, self._of_hours(where)])
         return f"select {shown}, (sum(n) over ())::bigint as total from ({parts})"

@@ -25,7 +25,7 @@ from dc_platform.lake.table import Snapshot
 from dc_platform.serving.covered import Covered
 from dc_platform.serving.hours import Hours
 from dc_platform.serving.recent import Held
-from dc_platform.serving.view import COLUMNS, SCHEMA, View
+from dc_platform.serving.view import COLUMNS, NOTHING, SCHEMA, View
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Span = tuple[int, int]
@@ -52,6 +52,12 @@ class Plan:
         return overlapping(self.view.silver, self.rest)
 
     @cached_property
+    def gold_alone(self) -> bool:
+        """Whether neither silver nor the tail may have an event that gold does not stand for."""
+        tail = self.view.tail_sqls(NOTHING, self.from_us, self.to_us)
+        return bool(self.files) and not self.silver.paths and not tail
+
+    @cached_property
     def files(self) -> list[str]:
         """The files of gold that have hours of the range."""
         snapshot = self.gold.snapshot
@@ -75,10 +81,16 @@ class Plan:
         if not parts:
             parts = [f"select {COLUMNS} from ({empty_select(SCHEMA)})"]
         events = f"select * from ({' union all '.join(parts)}) where tenant_id = $tenant"
+        hours = self._hours_sql(columns, conditions, held.hours)
         return (
-            f"with events as not materialized ({events}), hours as not materialized"
-            f" ({self._hours_sql(columns, conditions, held.hours)}) {select}"
+            f"with events as not materialized ({events}), hours as not materialized ({hours})"
+            f" {select}"
         )
+
+    def hours_sql(self, select: str, columns: str, held: Held) -> str:
+        """`select`, which names `hours` and nothing else; for a plan of `gold_alone`."""
+        hours = self._hours_sql(columns, (), held.hours)
+        return f"with hours as not materialized ({hours}) {select}"
 
     def _hours_sql(self, columns: str, conditions: Sequence[str], held: Hours) -> str:
         files = self.files

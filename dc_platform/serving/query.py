@@ -93,7 +93,8 @@ class Statement:
     called so; is there one more, it is the number of events that match.
 
     `parts`: what it is over `events` and `hours`, rows of gold.events_hourly; None where these cannot
-    answer it, which `why` says. `by_source`: whether it names the source of an hour.
+    answer it, which `why` says. `hours`: what it is over these alone. `by_source`: whether it names the
+    source of an hour.
     """
 
     sql: str
@@ -102,6 +103,7 @@ class Statement:
     from_us: int | None
     to_us: int | None
     parts: str | None = None
+    hours: str | None = None
     why: str | None = None
     by_source: bool = True
 
@@ -201,6 +203,7 @@ class Compiled:
             self.from_us,
             self.to_us,
             None if why else grouping.sql(Part.MERGED, where) + tail,
+            None if why else grouping.sql(Part.HOURS, where) + tail,
             why,
             "sourceId" in (*grouping.keys, *fields),
         )
