@@ -76,8 +76,8 @@ def base_lake(directory: Path, events: int, say: Callable[[str], None]) -> tuple
 
 
 def _recipe() -> str:
-    """Changes with the rows that are made, and with how files are laid out."""
-    layout = (query_lake.ROWS, KEPT_GROUP_ROWS, ORDER, WARM_ORDER)
+    """Changes with the rows, with how files are laid out and with what the log says of them."""
+    layout = (query_lake.ROWS, KEPT_GROUP_ROWS, ORDER, WARM_ORDER, SILVER_EVENTS.statistics)
     return hashlib.sha256(repr(layout).encode()).hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ def main() -> None:
     """One instance with two threads, a cursor per client."""
     instance = duckdb.connect(config={"threads": 2, "memory_limit": f"{sys.argv[1]}MB"})
     instance.execute("set global TimeZone = 'UTC'")
-    instance.execute("set parquet_metadata_cache = true")
+    instance.execute("set global parquet_metadata_cache = true")
 
     def connect() -> Ask:
         cursor = instance.cursor()

@@ -183,11 +183,13 @@ SILVER_EVENTS = TableSpec(
         ]
     ),
     statistics=(
+        "tenant_id",
         "event_time",
         "received_at",
         "processed_at",
         "source_id",
         "dedup_scope",
+        "sample_rate",
         "kafka_partition",
         "kafka_offset",
     ),

@@ -31,12 +31,14 @@ WEIGHT_SQL = (
 SUMMED_SQL = "abs({0}) < 1e18"
 
 
-def weights_sql(condition: str = "") -> str:
+def weights_sql(condition: str = "", *, sampled: bool = True) -> str:
     """The sum of the weights of the rows for which the condition holds, of a relation with the column
-    `sample_rate`. What was not sampled is only counted.
+    `sample_rate`. What was not sampled is only counted; where nothing was, `sampled` may be False.
     """
     extra = f"case when {_SAMPLED} then {exact_sql('(1e0 / sample_rate)')} - 1 end"
     only = f" filter (where {condition})" if condition else ""
+    if not sampled:
+        return f"(count(*){only})::decimal(38, 9)"
     return f"(count(*){only})::decimal(38, 9) + coalesce(sum({extra}){only}, 0)"
 
 

@@ -225,21 +225,3 @@ def as_json(value: Any, *, up: bool) -> Any:
         value += timedelta(microseconds=(1000 - excess) if up else -excess)
     # Not strftime: it writes the year 900 with three digits, which no reader of the log takes.
     return value.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-
-
-def time_range(path: str, column: str) -> tuple[int | None, int | None]:
-    """The least and the greatest time of a column of a data file, epoch microseconds; None where its
-    footer does not say.
-    """
-    try:
-        footer = pq.read_metadata(path)
-    except (OSError, pa.ArrowException):
-        return None, None
-    place = footer.schema.names.index(column)
-    groups = [footer.row_group(n).column(place).statistics for n in range(footer.num_row_groups)]
-    if not all(found is not None and found.has_min_max for found in groups):
-        return None, None
-    times = [
-        pa.scalar(at, pa.timestamp("us", "UTC")).value for g in groups for at in (g.min, g.max)
-    ]
-    return (min(times), max(times)) if times else (None, None)

@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
@@ -50,6 +52,8 @@ AFTER_COMMIT = PostCommitHookProperties(cleanup_expired_logs=False)
 RETENTION = "delta.deletedFileRetentionDuration"
 _KEEPS_SECONDS = 3600
 _SECONDS = re.compile(r"interval (\d+) seconds?")
+# Before and after all times, epoch microseconds.
+NEVER, EVER = -(2**62), 2**62
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,24 @@ class Snapshot:
                 else pa.nulls(size)
             )
         return both[0], both[1]
+
+    @cached_property
+    def event_times(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The earliest and the latest event_time of each file, epoch microseconds; NEVER and EVER where
+        the log has none.
+        """
+        low, high = (bound.cast(pa.int64()) for bound in self.bounds("event_time"))
+        return low.fill_null(NEVER).to_numpy(), high.fill_null(EVER).to_numpy()
+
+    def sole(self, column: str) -> Any:
+        """The value that all rows have in `column`; None where the log does not say so."""
+        nulls, bounds = f"null_count.{column}", [f"min.{column}", f"max.{column}"]
+        if not self.paths or not {nulls, *bounds} <= set(self.actions.column_names):
+            return None
+        # Of no rows but nulls the log has no bounds, and null is no value that all rows have.
+        values = {value for name in bounds for value in self.actions[name].unique().to_pylist()}
+        none_null = set(self.actions[nulls].unique().to_pylist()) == {0}
+        return values.pop() if none_null and len(values) == 1 else None
 
     def overlapping(self, column: str, ranges: Iterable[tuple[int, int]]) -> Snapshot:
         """Only the files whose `column`, a time, may lie in one of the ranges [from, to], in epoch

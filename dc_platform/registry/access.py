@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import anyio
 from fastapi import HTTPException, Request
 
 from dc_platform.registry.keys import hash_secret
@@ -21,21 +22,25 @@ class TokenRing:
 
     def owner_of(self, token: str) -> TokenOwner | None:
         """What the token stands for, at most `seconds` old."""
-        hashed = hash_secret(token)
-        now = time.monotonic()
-        at, owner = self._known.get(hashed, (-1e9, None))
-        if now - at > self._seconds:
+        known, owner = self.remembered(token)
+        if not known:
             owner = self._tokens.owner_of(token)
             if len(self._known) > 10_000:
                 self._known.clear()
-            self._known[hashed] = (now, owner)
+            self._known[hash_secret(token)] = (time.monotonic(), owner)
         return owner
 
+    def remembered(self, token: str) -> tuple[bool, TokenOwner | None]:
+        """Whether it was looked up within `seconds`, and what was found."""
+        at, owner = self._known.get(hash_secret(token), (-1e9, None))
+        known = time.monotonic() - at <= self._seconds
+        return known, owner if known else None
 
-def need_scope(scope: Scope) -> Callable[[Request], TokenOwner]:
+
+def need_scope(scope: Scope) -> Callable[[Request], Awaitable[TokenOwner]]:
     """A dependency that lets a request in only with a token of that scope."""
 
-    def check(request: Request) -> TokenOwner:
+    async def check(request: Request) -> TokenOwner:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token.strip():
             raise HTTPException(
@@ -44,7 +49,11 @@ def need_scope(scope: Scope) -> Callable[[Request], TokenOwner]:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         ring: TokenRing = request.app.state.tokens
-        owner = ring.owner_of(token.strip())
+        token = token.strip()
+        known, owner = ring.remembered(token)
+        if not known:
+            # A thread for each request would take longer than all else here.
+            owner = await anyio.to_thread.run_sync(ring.owner_of, token)
         if owner is None:
             raise HTTPException(
                 401,

@@ -20,12 +20,7 @@ from dc_platform.serving.values import jsonable
 from dc_platform.serving.view import View
 
 # Of gold.events_hourly, as `hours` has them (`groupings.py`).
-_HOURS = ", ".join(
-    [
-        *("hour as event_time", "source_id", "event_type"),
-        *("weight", "row_count", "first_event_time", "last_event_time"),
-    ]
-)
+_HOURS = "hour as event_time, event_type, weight, row_count, first_event_time, last_event_time"
 
 
 def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[str, Any]:
@@ -33,7 +28,7 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
     are others `nextCursor` or `more`, and where it is asked for the `plan`.
     """
     begun = time.perf_counter()
-    compiled = Compiled(query)
+    compiled = Compiled(query, sampled=view.sampled)
     asked = _Asked(engine, view, tenant_id, explain=query.explain)
     content: dict[str, Any] = {"results": []}
     total: int | None = None
@@ -107,10 +102,14 @@ class _Asked:
     def _run(self, statement: Statement, chosen: Plan | str | None) -> pa.Table:
         if isinstance(chosen, Plan) and statement.parts is not None:
             parameters = Parameters(statement.parameters, tenant=self._tenant_id)
-            sql_of = partial(chosen.sql, statement.parts, _HOURS, ())
-            with self._engine.run_planned(sql_of, self._view, parameters) as cursor:
-                return cursor.to_arrow_table()
-        with self._engine.run_on_events(
+            columns = f"{_HOURS}, source_id" if statement.by_source else _HOURS
+            if chosen.gold_alone and statement.hours is not None:
+                sql_of = partial(chosen.hours_sql, statement.hours, columns)
+            else:
+                sql_of = partial(chosen.sql, statement.parts, columns, ())
+            hourly = None if statement.by_source else chosen.gold.snapshot
+            return self._engine.run_planned(sql_of, self._view, parameters, hourly=hourly)
+        return self._engine.run_on_events(
             statement.sql,
             self._view,
             tenant_id=self._tenant_id,
@@ -118,8 +117,7 @@ class _Asked:
             from_us=statement.from_us,
             to_us=statement.to_us,
             equalities=statement.equalities,
-        ) as cursor:
-            return cursor.to_arrow_table()
+        )
 
     # --- explain ---
 

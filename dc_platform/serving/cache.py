@@ -8,7 +8,6 @@ in the key: what it answers is what silver would.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
@@ -16,18 +15,21 @@ from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dc_platform.lake.parquet import time_range
+from dc_platform.lake.table import Snapshot
 from dc_platform.serving.chunks import Chunk
-from dc_platform.serving.plan import EVER, NEVER, overlapping
+from dc_platform.serving.plan import EVER, NEVER, near
 from dc_platform.serving.view import View
 
 # An answer may take so much of the cache; a larger one would push out all others.
 _SHARE = 8
 # What an entry costs beside its rows.
 _OVERHEAD = 1024
+# Of so many files that went the numbers are remembered.
+_MOST_GONE = 100_000
 
 
 class ResultCache:
@@ -38,8 +40,10 @@ class ResultCache:
         self._lock = threading.Lock()
         self._tables: OrderedDict[Hashable, pa.Table] = OrderedDict()
         self._bytes = 0
-        self._numbers = count()
-        self._pieces: WeakKeyDictionary[Chunk, tuple[int, int, int]] = WeakKeyDictionary()
+        self._numbers = count(1)
+        self._files: dict[str, int] = {}
+        self._numbered: tuple[Snapshot, npt.NDArray[np.int64]] | None = None
+        self._pieces: WeakKeyDictionary[Chunk, int] = WeakKeyDictionary()
         self.hits = self.misses = 0
 
     def get(self, key: Hashable) -> pa.Table | None:
@@ -58,6 +62,7 @@ class ResultCache:
         size = table.nbytes + _OVERHEAD
         if size * _SHARE > self._limit:
             return
+        table = _compact(table)
         with self._lock:
             if key in self._tables:
                 return
@@ -83,35 +88,48 @@ class ResultCache:
     ) -> Hashable:
         """Names a statement and the rows that it reads."""
         span = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
-        paths = overlapping(view.silver, [span]).actions["path"].to_pylist()
-        files = hashlib.blake2b("\n".join(paths).encode(), digest_size=16).digest()
+        files = self._numbers_of(view.silver)[near(view.silver, [span])].tobytes()
         # In Python 1, 1.0 and True are the same.
         values = repr(sorted(parameters.items()))
         rows = (view.silver.root, files, view.hidden, self._tail(view, *span))
         return (tenant_id, sql, values, *rows)
 
+    def _numbers_of(self, silver: Snapshot) -> npt.NDArray[np.int64]:
+        """A number for each file of a snapshot; the same for the same file."""
+        with self._lock:
+            if self._numbered is not None and self._numbered[0] is silver:
+                return self._numbered[1]
+            if len(self._files) > 2 * len(silver.paths) + _MOST_GONE:
+                self._files = {}
+            for path in silver.paths:
+                if path not in self._files:
+                    self._files[path] = next(self._numbers)
+            numbers = np.array([self._files[path] for path in silver.paths], np.int64)
+            self._numbered = (silver, numbers)
+            return numbers
+
     def _tail(self, view: View, from_us: int, to_us: int) -> tuple[Hashable, ...]:
         found: list[Hashable] = []
         with self._lock:
             for chunk in view.chunks:
-                number, least, most = self._piece(chunk)
-                if least < to_us and most >= from_us:
+                number = self._piece(chunk)
+                if chunk.facts.least < to_us and chunk.facts.most >= from_us:
                     found.append(number)
                     if chunk.file is not None:
                         # Of a spilled piece the border hides what has landed since.
                         found.append(tuple((p, view.border.get(p)) for p in sorted(chunk.spans)))
         return tuple(found)
 
-    def _piece(self, chunk: Chunk) -> tuple[int, int, int]:
-        """A number for a piece, and the times of its events."""
+    def _piece(self, chunk: Chunk) -> int:
+        """A number for a piece."""
         if chunk not in self._pieces:
-            if chunk.table is not None:
-                times = pc.min_max(chunk.table["event_time"].cast(pa.int64()))
-                least, most = times["min"].as_py(), times["max"].as_py()
-            else:
-                assert chunk.file is not None
-                least, most = time_range(str(chunk.file.path), "event_time")
-            least = NEVER if least is None else least
-            most = EVER if most is None else most
-            self._pieces[chunk] = (next(self._numbers), least, most)
+            self._pieces[chunk] = next(self._numbers)
         return self._pieces[chunk]
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """The same rows in as much memory as they take: DuckDB reserves more than it fills."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()

@@ -11,14 +11,17 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
+from dc_platform.lake.table import EVER, NEVER
 from dc_platform.landing.keys import KeyMaker, Keys, Mask, SortedKeys
 
 BYTES_PER_KEY = 20
@@ -34,6 +37,30 @@ class SpillFile:
         weakref.finalize(self, path.unlink, missing_ok=True)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What holds of all rows: their tenants are among these, their event times (epoch microseconds)
+    between `least` and `most`, and if none is `sampled` each stands for itself alone.
+    """
+
+    tenants: frozenset[Any]
+    least: int
+    most: int
+    sampled: bool
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Facts:
+        """The facts of rows of silver."""
+        times = pc.min_max(table["event_time"].cast(pa.int64())).as_py()
+        rates = pc.min_max(table["sample_rate"]).as_py()
+        return cls(
+            frozenset(table["tenant_id"].unique().to_pylist()),
+            NEVER if times["min"] is None else times["min"],
+            EVER if times["max"] is None else times["max"],
+            sampled=rates["min"] != 1 or rates["max"] != 1,
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Chunk:
     """`order` maps the keys to rows."""
@@ -43,6 +70,7 @@ class Chunk:
     spans: dict[int, tuple[int, int]]
     rows: int
     bytes: int
+    facts: Facts
     table: pa.Table | None = None
     file: SpillFile | None = None
     excluded: frozenset[int] = frozenset()
@@ -63,6 +91,7 @@ class Chunk:
             spans,
             len(table),
             table.nbytes + BYTES_PER_KEY * len(table),
+            Facts.of(table),
             table=table,
         )
 

@@ -29,9 +29,10 @@ _HOUR = 3600
 
 
 class Part(Enum):
-    """Where the rows come from: `events` alone, or `events` and `hours`."""
+    """Where the rows come from: `events` alone, `hours` alone, or both."""
 
     PLAIN = "plain"
+    HOURS = "hours"
     MERGED = "merged"
 
 
@@ -66,9 +67,14 @@ def key_of(name: str, parameters: Parameters) -> Key:
 
 
 class Grouping:
-    """Aggregates that share a groupBy, one row per group; `parameters` are those of its SQL."""
+    """Aggregates that share a groupBy, one row per group; `parameters` are those of its SQL. `sampled`:
+    whether an event may weigh more than 1.
+    """
 
-    def __init__(self, keys: Sequence[str], parameters: Parameters) -> None:
+    def __init__(
+        self, keys: Sequence[str], parameters: Parameters, *, sampled: bool = True
+    ) -> None:
+        self._sampled = sampled
         self.keys = tuple(keys)
         self.parameters = parameters
         self._keys = [key_of(key, parameters) for key in keys]
@@ -113,9 +119,10 @@ class Grouping:
 
     def _weights(self, field: str | None) -> str:
         if not field or field == "*":
-            return self._piece(weights_sql(), "sum", "sum(weight)")
+            return self._piece(weights_sql(sampled=self._sampled), "sum", "sum(weight)")
         self._lack(f"COUNT of {field}")
-        return self._piece(weights_sql(f"{self._value(field)} is not null"))
+        there = f"{self._value(field)} is not null"
+        return self._piece(weights_sql(there, sampled=self._sampled))
 
     def _extreme(self, side: str, field: str) -> str:
         column = column_of(field)
@@ -158,7 +165,7 @@ class Grouping:
         keys = [f"k{n}" for n in range(len(self._keys))]
         columns = [*keys, *self._finals]
         shown = ", ".join(f"{column} as c{n}" for n, column in enumerate(columns))
-        parts = self._of_events(where)
+        parts = self._of_hours(where) if part is Part.HOURS else self._of_events(where)
         if part is Part.MERGED:
             parts = self._merged([parts, self._of_hours(where)])
         return f"select {shown}, (sum(n) over ())::bigint as total from ({parts})"

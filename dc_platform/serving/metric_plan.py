@@ -91,18 +91,16 @@ class MetricPlan:
             ]
             parameters["tenant"] = tenant_id
             sql_of = partial(self._chosen.sql, select, _COLUMNS, of_metric)
-            with self._engine.run_planned(sql_of, self._view, parameters) as cursor:
-                return cursor.to_arrow_table()
+            return self._engine.run_planned(sql_of, self._view, parameters)
         from_us, to_us = self._range
-        with self._engine.run_on_events(
+        return self._engine.run_on_events(
             sql,
             self._view,
             tenant_id=tenant_id,
             parameters=parameters,
             from_us=from_us,
             to_us=to_us,
-        ) as cursor:
-            return cursor.to_arrow_table()
+        )
 
     def _choose(self) -> Plan | str:
         metric = self._metric

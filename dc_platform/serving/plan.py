@@ -19,24 +19,29 @@ import pyarrow as pa
 
 from dc_platform.lake.balance import HOUR_US
 from dc_platform.lake.sql import empty_select, sql_list
+from dc_platform.lake.table import EVER as EVER
+from dc_platform.lake.table import NEVER as NEVER
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.covered import Covered
+from dc_platform.serving.hours import Hours
 from dc_platform.serving.recent import Held
-from dc_platform.serving.view import COLUMNS, SCHEMA, View
+from dc_platform.serving.view import COLUMNS, NOTHING, SCHEMA, View
 
-NEVER, EVER = -(2**62), 2**62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How a range of a view is answered. `hours` [first, last) are epoch hours, all but `stale` by
-    gold; `rest` are the spans [from, to) of epoch microseconds that are left to silver.
+    """How a range of a view is answered, from `from_us` to `to_us`. `hours` [first, last) are epoch
+    hours, all but `stale` by gold; `rest` are the spans [from, to) of epoch microseconds that are left
+    to silver.
     """
 
     view: View
     gold: Covered
+    from_us: int | None
+    to_us: int | None
     hours: Span
     stale: tuple[int, ...]
     rest: tuple[Span, ...]
@@ -45,6 +50,12 @@ class Plan:
     def silver(self) -> Snapshot:
         """The files of silver that may have rows of the rest."""
         return overlapping(self.view.silver, self.rest)
+
+    @cached_property
+    def gold_alone(self) -> bool:
+        """Whether neither silver nor the tail may have an event that gold does not stand for."""
+        tail = self.view.tail_sqls(NOTHING, self.from_us, self.to_us)
+        return bool(self.files) and not self.silver.paths and not tail
 
     @cached_property
     def files(self) -> list[str]:
@@ -62,7 +73,7 @@ class Plan:
         of gold with `columns`; the relation `tail` must be registered, where it is not `held`.
         `conditions` are on gold's rows, the tenant's is `$tenant`.
         """
-        parts = self.view.tail_sqls(held)
+        parts = self.view.tail_sqls(held, self.from_us, self.to_us)
         if self.silver.paths:
             rest = replace(self.view, silver=self.silver).silver_sql(held=held)
             spans = " or ".join(_within("event_time", span) for span in self.rest)
@@ -70,11 +81,18 @@ class Plan:
         if not parts:
             parts = [f"select {COLUMNS} from ({empty_select(SCHEMA)})"]
         events = f"select * from ({' union all '.join(parts)}) where tenant_id = $tenant"
+        hours = self._hours_sql(columns, conditions, held.hours)
         return (
-            f"with events as ({events}), hours as ({self._hours_sql(columns, conditions)}) {select}"
+            f"with events as not materialized ({events}), hours as not materialized ({hours})"
+            f" {select}"
         )
 
-    def _hours_sql(self, columns: str, conditions: Sequence[str]) -> str:
+    def hours_sql(self, select: str, columns: str, held: Held) -> str:
+        """`select`, which names `hours` and nothing else; for a plan of `gold_alone`."""
+        hours = self._hours_sql(columns, (), held.hours)
+        return f"with hours as not materialized ({hours}) {select}"
+
+    def _hours_sql(self, columns: str, conditions: Sequence[str], held: Hours) -> str:
         files = self.files
         if not files:
             source = f"(select {', '.join(f'null as {name}' for name in columns.split(', '))})"
@@ -86,10 +104,14 @@ class Plan:
         if self.stale:
             starts = ", ".join(str(hour * HOUR_US) for hour in self.stale)
             chosen.append(f"epoch_us(hour) not in ({starts})")
-        return (
-            f"select {columns} from read_parquet({sql_list(files)}, hive_partitioning = false)"
-            f" where {' and '.join(chosen)}"
-        )
+        where = f" where {' and '.join(chosen)}"
+        parts = []
+        if here := [path for path in files if path in held.files]:
+            parts.append(f"select {columns} from ({held.sql(here)}){where}")
+        if rest := [path for path in files if path not in held.files]:
+            source = f"read_parquet({sql_list(rest)}, hive_partitioning = false)"
+            parts.append(f"select {columns} from {source}{where}")
+        return " union all ".join(parts)
 
     def shown(self) -> dict[str, Any]:
         """For people: `explain`."""
@@ -127,22 +149,26 @@ def plan(view: View, gold: Covered | None, from_us: int | None, to_us: int | Non
     edges = [(begin, first * HOUR_US)] if begin < first * HOUR_US and from_us is not None else []
     edges += _joined(stale)
     edges += [(last * HOUR_US, end)] if last * HOUR_US < end and to_us is not None else []
-    return Plan(view, gold, (first, last), stale, tuple(edges))
+    return Plan(view, gold, from_us, to_us, (first, last), stale, tuple(edges))
 
 
 def overlapping(silver: Snapshot, spans: Sequence[Span]) -> Snapshot:
     """Only the files that may have a row in one of the spans, which are in order and apart."""
-    if not spans or not silver.paths:
-        return Snapshot(silver.version, silver.actions.slice(0, 0), silver.root)
-    low, high = silver.bounds("event_time")
-    least = _micros(low, NEVER)
-    most = _micros(high, EVER)
+    kept = silver.actions.filter(pa.array(near(silver, spans)))
+    return Snapshot(silver.version, kept, silver.root)
+
+
+def near(silver: Snapshot, spans: Sequence[Span]) -> npt.NDArray[np.bool_]:
+    """Which of the files may have a row in one of the spans, which are in order and apart."""
+    least, most = silver.event_times
+    if not spans:
+        return np.zeros(len(least), bool)
     begins, ends = np.array([s[0] for s in spans]), np.array([s[1] for s in spans])
     # The first span that ends after the file begins.
     place = np.searchsorted(ends, least, side="right")
     keep = place < len(spans)
-    keep &= begins[np.minimum(place, len(spans) - 1)] <= most
-    return Snapshot(silver.version, silver.actions.filter(pa.array(keep)), silver.root)
+    found: npt.NDArray[np.bool_] = keep & (begins[np.minimum(place, len(spans) - 1)] <= most)
+    return found
 
 
 def explained(
@@ -170,11 +196,6 @@ def silver_shown(total: Snapshot, read: Snapshot) -> dict[str, Any]:
         "rowsInFilesRead": read.rows,
         "bytesInFilesRead": read.bytes,
     }
-
-
-def _micros(bounds: pa.Array, missing: int) -> npt.NDArray[np.int64]:
-    found: npt.NDArray[np.int64] = bounds.cast(pa.int64()).fill_null(missing).to_numpy()
-    return found
 
 
 def _joined(hours: Sequence[int]) -> list[Span]:

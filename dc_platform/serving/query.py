@@ -94,7 +94,8 @@ class Statement:
     events that it looks at.
 
     `parts`: what it is over `events` and `hours`, rows of gold.events_hourly; None where these cannot
-    answer it, which `why` says.
+    answer it, which `why` says. `hours`: what it is over these alone. `by_source`: whether it names the
+    source of an hour.
     """
 
     sql: str
@@ -103,15 +104,20 @@ class Statement:
     from_us: int | None
     to_us: int | None
     parts: str | None = None
+    hours: str | None = None
     why: str | None = None
+    by_source: bool = True
     equalities: Sequence[Equality] = ()
 
 
 class Compiled:
-    """The statements of a query. `count` counts what matches, before the limit."""
+    """The statements of a query. `count` counts what matches, before the limit. `sampled`: whether an
+    event may weigh more than 1.
+    """
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query, *, sampled: bool = True) -> None:
         self._query = query
+        self._sampled = sampled
         self.from_us = microseconds("from", query.from_)
         self.to_us = microseconds("to", query.to)
         self.after = _position(query.cursor)
@@ -176,7 +182,7 @@ class Compiled:
                 groups.setdefault(keys, []).append(aggregation)
         found = []
         for keys, members in groups.items():
-            grouping = Grouping(keys, Parameters())
+            grouping = Grouping(keys, Parameters(), sampled=self._sampled)
             for member in members:
                 grouping.add(member.function, member.field)
             found.append(self._groups(grouping, [member.name for member in members]))
@@ -207,7 +213,9 @@ class Compiled:
             self.from_us,
             self.to_us,
             None if why else grouping.sql(Part.MERGED, where) + tail,
+            None if why else grouping.sql(Part.HOURS, where) + tail,
             why,
+            by_source="sourceId" in (*grouping.keys, *fields),
             equalities=self._equalities(),
         )
 

@@ -7,6 +7,7 @@ like, and a query that gives no rows ends.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,20 +18,77 @@ import pyarrow as pa
 from dc_platform.errors import PlatformError, RetriableError
 from dc_platform.serving.guard import RefusedError
 
-# Of events of 1 MiB these are as much as one batch of DuckDB's own.
+# Of events of 1 MiB these are as much as one batch of DuckDB's own. DuckDB reserves a batch's memory
+# for each column before it has a row: 8 MB for a million rows.
 _BATCH_ROWS = 4096
+
+
+def all_rows(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
+    """The rows of the statement that a cursor has executed."""
+    return cursor.to_arrow_table(_BATCH_ROWS)
 
 
 class QueryTimeoutError(PlatformError):
     """The query ran longer than it may."""
 
 
-class Clock:
-    """Interrupts a cursor that works for longer than `seconds` at a time."""
+class Deadlines:
+    """Ends queries that run for longer than `seconds` at a time, from one thread: one of its own for
+    each query took 0.2 ms.
+    """
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._changed = threading.Condition()
+        # In the order of their ends.
+        self._ends: dict[Clock, float] = {}
+        self._thread: threading.Thread | None = None
+        self._idle = False
+
+    def begin(self, clock: Clock) -> None:
+        """From now on the clock has `seconds`; raises RetriableError when there is no thread for it."""
+        with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise RetriableError(
+                        "another query had just taken the memory there was"
+                    ) from error
+                self._thread = thread
+            self._ends[clock] = time.monotonic() + self.seconds
+            if self._idle:
+                self._changed.notify()
+
+    def end(self, clock: Clock) -> None:
+        """It is in time; once this has returned the clock does not expire any more."""
+        with self._changed:
+            self._ends.pop(clock, None)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                late = [clock for clock, end in self._ends.items() if end <= now]
+                for clock in late:
+                    del self._ends[clock]
+                    clock.expire()
+                first = next(iter(self._ends.values()), None)
+                self._idle = first is None
+                rung = self._changed.wait(self.seconds if first is None else first - now)
+                if self._idle and not rung and not self._ends:
+                    # Nobody asks; the next query begins another one.
+                    self._thread = None
+                    return
+
+
+class Clock:
+    """Interrupts a cursor that works past its deadline."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, deadlines: Deadlines) -> None:
         self._cursor = cursor
-        self._seconds = seconds
+        self._deadlines = deadlines
         self._expired = False
         # Somebody ended the query; from then on it is of no use to anybody.
         self.ended = False
@@ -38,12 +96,7 @@ class Clock:
     @contextmanager
     def running(self) -> Iterator[None]:
         """DuckDB works within the block; its errors come out as ours."""
-        timer = threading.Timer(self._seconds, self._expire)
-        timer.daemon = True
-        try:
-            timer.start()
-        except RuntimeError as error:
-            raise RetriableError("another query had just taken the memory there was") from error
+        self._deadlines.begin(self)
         try:
             yield
         except (duckdb.InterruptException, duckdb.InvalidInputException, OSError) as error:
@@ -51,7 +104,7 @@ class Clock:
             # InvalidInputException is how a function of ours gives up.
             if self._expired:
                 raise QueryTimeoutError(
-                    f"the query ran longer than {self._seconds:.0f} s"
+                    f"the query ran longer than {self._deadlines.seconds:.0f} s"
                     " (DCP_QUERY_TIMEOUT_SECONDS); ask for less"
                 ) from error
             if not isinstance(error, OSError):
@@ -61,11 +114,10 @@ class Clock:
         except duckdb.PermissionException as error:
             raise RefusedError(f"Not let through: {error}") from error
         finally:
-            timer.cancel()
-            # A timer that is just firing must not interrupt what runs next.
-            timer.join()
+            self._deadlines.end(self)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The time is over."""
         self._expired = True
         self.interrupt()
 

@@ -11,12 +11,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
-from dc_platform.lake.table import Snapshot, empty_select, files_sql, sql_list, sql_text
+from dc_platform.lake.table import (
+    EVER,
+    NEVER,
+    Snapshot,
+    empty_select,
+    files_sql,
+    sql_list,
+    sql_text,
+)
 from dc_platform.serving.chunks import Chunk
 from dc_platform.serving.recent import Held
 
@@ -68,15 +76,43 @@ class View:
         """Rows of the tail, in memory and on disk, before exclusions."""
         return sum(chunk.rows for chunk in self.chunks)
 
+    def events_sql(
+        self,
+        tenant_id: str,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        held: Held = NOTHING,
+    ) -> str:
+        """A SELECT of a tenant's rows of the union, as `union_sql` has them."""
+        union = self.union_sql(from_us, to_us, held)
+        if self.hidden is None and self._sole_tenant == tenant_id:
+            # Looking at each row's tenant is a third of what it takes to count all of a lake.
+            return union
+        return f"select * from ({union}) {self.where(tenant_id)}"
+
+    @cached_property
+    def _sole_tenant(self) -> str | None:
+        """Whose all rows are; None where they are of several, or nothing says that they are not."""
+        tenants: set[str | None] = set()
+        for chunk in self.chunks:
+            tenants |= chunk.facts.tenants
+        if self.silver.paths:
+            tenants.add(self.silver.sole("tenant_id"))
+        return tenants.pop() if len(tenants) == 1 else None
+
+    @cached_property
+    def sampled(self) -> bool:
+        """Whether an event may stand for more than itself; False where the log says that none does."""
+        if any(chunk.facts.sampled for chunk in self.chunks):
+            return True
+        return bool(self.silver.paths) and self.silver.sole("sample_rate") != 1
+
     def silver_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
     ) -> str:
         """A SELECT of silver's rows; a time range leaves out files that cannot match."""
-        return _parquet(self.silver, self.near(from_us, to_us), held, self.apart)
-
-    def near(self, from_us: int | None, to_us: int | None) -> list[str]:
-        """The files that may have a row of a time range."""
-        return _pruned(self.silver, from_us, to_us)
+        paths = self.near(from_us, to_us)
+        return " union all ".join(self._files(paths, held)) or empty_select(SCHEMA)
 
     def union_sql(
         self, from_us: int | None = None, to_us: int | None = None, held: Held = NOTHING
@@ -84,16 +120,55 @@ class View:
         """A SELECT of the union; the relation `tail` must be registered, where it is not `held`.
         `held`: rows that are in DuckDB's memory already.
         """
-        return " union all ".join([self.silver_sql(from_us, to_us, held), *self.tail_sqls(held)])
+        chunks = self._chunks(from_us, to_us)
+        here = chunks if held.tail else ()
+        parts = self._files(self.near(from_us, to_us), held, here)
+        return " union all ".join([*parts, *self._tail(chunks, held)]) or empty_select(SCHEMA)
 
-    def tail_sqls(self, held: Held = NOTHING) -> list[str]:
+    def tail_sqls(
+        self, held: Held = NOTHING, from_us: int | None = None, to_us: int | None = None
+    ) -> list[str]:
         """SELECTs that give the tail's rows; the relation `tail` must be registered, where they are not
-        `held`.
+        `held`. A time range leaves out chunks that cannot match.
         """
-        parts = [held.tail] if held.tail else []
-        if not held.tail and len(self.tail):
+        chunks = self._chunks(from_us, to_us)
+        return [*held.sqls((), chunks if held.tail else ()), *self._tail(chunks, held)]
+
+    def _chunks(self, from_us: int | None, to_us: int | None) -> list[Chunk]:
+        """The chunks that may have rows of a time range."""
+        if from_us is None and to_us is None:
+            return list(self.chunks)
+        begin, end = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
+        return [c for c in self.chunks if c.facts.least < end and c.facts.most >= begin]
+
+    def near(self, from_us: int | None, to_us: int | None) -> list[str]:
+        """The files that may have rows of a time range."""
+        paths = self.silver.paths
+        if from_us is None and to_us is None:
+            return paths
+        least, most = self.silver.event_times
+        kept = least < (EVER if to_us is None else to_us)
+        kept &= most >= (NEVER if from_us is None else from_us)
+        return [paths[n] for n in np.flatnonzero(kept)]
+
+    def _files(self, paths: Sequence[str], held: Held, chunks: Sequence[Chunk] = ()) -> list[str]:
+        """SELECTs of the rows of files, and of chunks that are held."""
+        wanted = [path for path in paths if path not in self.apart.paths]
+        parts = held.sqls(wanted, chunks)
+        if len(wanted) < len(paths):
+            parts.append(f"select {COLUMNS} from {self.apart.relation}")
+        if rest := [path for path in wanted if path not in held.paths]:
+            option = "hive_partitioning = false"
+            lacking = self.silver.lacking(SILVER_EVENTS)
+            parts.append(files_sql(SILVER_EVENTS, rest, lacking, option, columns=COLUMNS))
+        return parts
+
+    def _tail(self, chunks: Sequence[Chunk], held: Held) -> list[str]:
+        """SELECTs of the rows of chunks that are not held."""
+        parts = []
+        if not held.tail and any(chunk.table is not None and chunk.rows for chunk in chunks):
             parts = [f"select {COLUMNS} from tail"]
-        return parts + [self.spilled_sql(chunk) for chunk in self.chunks if chunk.file is not None]
+        return parts + [self.spilled_sql(chunk) for chunk in chunks if chunk.file is not None]
 
     def spilled_sql(self, chunk: Chunk) -> str:
         """A SELECT of the rows of a spilled chunk that this view has."""
@@ -109,30 +184,3 @@ class View:
         where = f" where {' and '.join(conditions)}" if conditions else ""
         files = sql_list([str(chunk.file.path)])
         return f"select {COLUMNS} from read_parquet({files}, file_row_number = true){where}"
-
-
-def _parquet(snapshot: Snapshot, near: Sequence[str], held: Held, apart: Apart) -> str:
-    wanted = [path for path in near if path not in apart.paths]
-    paths = [path for path in wanted if path not in held.paths]
-    parts = [held.files] if len(paths) < len(wanted) else []
-    if len(wanted) < len(near):
-        parts.append(f"select {COLUMNS} from {apart.relation}")
-    if paths:
-        lacking = snapshot.lacking(SILVER_EVENTS)
-        option = "hive_partitioning = false"
-        parts.append(files_sql(SILVER_EVENTS, paths, lacking, option, columns=COLUMNS))
-    return " union all ".join(parts) or empty_select(SCHEMA)
-
-
-def _pruned(snapshot: Snapshot, from_us: int | None, to_us: int | None) -> list[str]:
-    if (from_us is None and to_us is None) or not snapshot.paths:
-        return snapshot.paths
-    low, high = snapshot.bounds("event_time")
-    if pa.types.is_null(low.type):
-        return snapshot.paths
-    keep = pa.array([True] * len(low))
-    if to_us is not None:
-        keep = pc.and_(keep, pc.less(low.cast(pa.int64()), to_us).fill_null(True))
-    if from_us is not None:
-        keep = pc.and_(keep, pc.greater_equal(high.cast(pa.int64()), from_us).fill_null(True))
-    return [path for path, kept in zip(snapshot.paths, keep.to_pylist(), strict=True) if kept]

@@ -58,8 +58,10 @@ class _Defined:
 class Planned:
     """A served lake, and an engine that never asks gold and keeps nothing."""
 
-    def __init__(self, directory: Path, metrics: Sequence[DefinedMetric] = ()) -> None:
-        self.served = Served(directory / "served")
+    def __init__(
+        self, directory: Path, metrics: Sequence[DefinedMetric] = (), **settings: Any
+    ) -> None:
+        self.served = Served(directory / "served", **settings)
         self.lake = self.served.lake
         self.lake.ensure(SILVER_EVENTS)
         self.plain = Served(

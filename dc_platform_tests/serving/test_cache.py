@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,10 @@ def test_it_is_bounded_and_the_oldest_goes_first() -> None:
     tables = {n: pa.table({"c": pa.array(range(1000), pa.int64())}) for n in range(20)}
     for n, table in tables.items():
         cache.put(n, table)
-        assert cache.get(0) is tables[0]
+        assert cache.get(0) == tables[0]
         assert cache.bytes <= 100_000
     assert cache.get(1) is None
-    assert cache.get(19) is tables[19]
+    assert cache.get(19) == tables[19]
     cache.put("large", pa.table({"c": pa.array(range(2000), pa.int64())}))
     assert cache.get("large") is None
     assert (cache.hits, cache.misses) == (21, 2)
@@ -97,3 +98,19 @@ def test_none_are_kept_when_there_is_no_room() -> None:
     cache = ResultCache(0)
     cache.put(1, pa.table({"c": [1]}))
     assert cache.get(1) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_an_answer_takes_the_memory_of_its_rows(planned: Planned) -> None:
+    view = planned.view()
+    before = private_mb()
+    for number in range(30):
+        assert asked(planned, view, to=START + HOUR + number) == (2, "miss")
+    # DuckDB reserves 8 MB for a column of a million rows.
+    assert private_mb() - before < 100
+
+
+def private_mb() -> int:
+    text = Path("/proc/self/status").read_text()
+    [line] = [line for line in text.splitlines() if line.startswith("VmData")]
+    return int(line.split()[1]) // 1024

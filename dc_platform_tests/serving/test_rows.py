@@ -1,0 +1,50 @@
+"""Deadlines: who is late is interrupted, who is in time is not, and nobody who came after."""
+
+from __future__ import annotations
+
+import threading
+
+from dc_platform.serving.rows import Clock, Deadlines
+from dc_platform_tests.stack.harness import wait_for
+
+
+class Cursor:
+    """Counts interrupts."""
+
+    def __init__(self) -> None:
+        self.interrupts = 0
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+
+
+def clock(deadlines: Deadlines) -> tuple[Clock, Cursor]:
+    cursor = Cursor()
+    return Clock(cursor, deadlines), cursor  # type: ignore[arg-type]
+
+
+def threads() -> int:
+    return sum(thread.name == "deadlines" for thread in threading.enumerate())
+
+
+def test_each_late_query_is_interrupted_once() -> None:
+    deadlines = Deadlines(0.05)
+    late = [clock(deadlines) for _ in range(3)]
+    in_time, untouched = clock(deadlines)
+    for each, _ in late:
+        deadlines.begin(each)
+    deadlines.begin(in_time)
+    deadlines.end(in_time)
+    wait_for(lambda: all(cursor.interrupts == 1 for _, cursor in late))
+    assert all(each.ended for each, _ in late)
+    assert (untouched.interrupts, in_time.ended) == (0, False)
+
+
+def test_its_thread_ends_and_comes_back() -> None:
+    before = threads()
+    deadlines = Deadlines(0.05)
+    for _ in range(2):
+        late, cursor = clock(deadlines)
+        deadlines.begin(late)
+        wait_for(lambda cursor=cursor: cursor.interrupts == 1)  # type: ignore[misc]
+        wait_for(lambda: threads() == before)
