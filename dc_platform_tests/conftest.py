@@ -9,9 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from benchmarks import store_commits
 from dc_platform.stack.kafka import LocalKafka
-from dc_platform_tests.helpers.trino import SharedTrino
 from dc_platform_tests.stack.harness import free_ports
 
 # Every run tries the same examples; `pytest --hypothesis-profile search` looks for new ones.
@@ -36,24 +34,11 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
         yield broker
 
 
-@pytest.fixture(scope="session")
-def shared_trino(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTrino]:
-    """A Trino that all tests share: `show` gives it a test's lake and topic."""
-    # A path as people have them.
-    trino = SharedTrino(tmp_path_factory.mktemp("Müllers Trino"))
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ACCESS_KEY_ID", store_commits.KEY)
-        environment.setenv("AWS_SECRET_ACCESS_KEY", store_commits.SECRET)
-        trino.start()
-    with trino:
-        yield trino
-
-
 # --- two workers (`make test`) ---
 
 # What one worker runs, and first: two stacks side by side would wait for the two cores, a stack beside
 # tests that compute does not.
-_STACKS = ("/e2e/", "/stack/test_real_stack.py", "/stack/test_trino.py")
+_STACKS = ("/e2e/", "/stack/test_real_stack.py")
 # Folders whose tests share a broker, a database or a browser.
 _FOLDERS = ("/broker/", "/dashboard/", "/faults/", "/registry/")
 
