@@ -62,6 +62,7 @@ def test_a_token_that_dies_ends_the_session(
     look: Look, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = look()
+    monkeypatch.setattr(door.app.state.tokens, "remembered", lambda _: (False, None))
     monkeypatch.setattr(door.app.state.tokens, "owner_of", lambda token: None)
     page.wait_for_selector("#sign-in:not([hidden])")
     assert "Sign in with another token" in page.inner_text("#sign-in-error")

@@ -77,6 +77,7 @@ def test_a_registry_that_is_away_is_503(door: Door, monkeypatch: pytest.MonkeyPa
     def away(_: str) -> None:
         raise StoreUnavailableError("the registry failed")
 
+    monkeypatch.setattr(door.app.state.tokens, "remembered", lambda _: (False, None))
     monkeypatch.setattr(door.app.state.tokens, "owner_of", away)
     answer = request(
         door.app, "POST", "/api/v1/sql", headers=door.headers, json={"sql": "select 1"}
