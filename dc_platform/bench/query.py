@@ -31,7 +31,7 @@ from dc_platform.bench.stack import wait_for
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
-from dc_platform.registry.database import Database, migrate
+from dc_platform.registry.database import opened
 from dc_platform.registry.tokens import Scope, Tokens
 from dc_platform.settings import Settings
 from dc_platform.stack import ports
@@ -142,10 +142,8 @@ def _clickhouse(peer: Peer, directory: Path, say: Callable[[str], None]) -> floa
 def _serving(settings: Settings, port: int, run: Path) -> Iterator[tuple[str, str]]:
     """A serving process that has read the tail; gives its URL and a token."""
     settings.data_dir.mkdir(parents=True)
-    migrate(settings.registry)
-    database = Database(settings.registry)
-    token = Tokens(database).create(Scope.QUERY)
-    database.close()
+    with opened(settings.registry) as database:
+        token = Tokens(database).create(Scope.QUERY)
     environment = {
         "DCP_DATA_DIR": str(settings.data_dir),
         "DCP_LAKE_URI": settings.lake_uri,

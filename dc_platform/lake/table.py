@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -35,6 +34,7 @@ from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import CommitConflictError, StoreUnavailableError
 from dc_platform.lake.actions import add_action, remove_action
 from dc_platform.lake.parquet import LANDED, DataFile
+from dc_platform.lake.ranges import EVER, NEVER, Times, meeting
 from dc_platform.lake.sql import empty_select as empty_select
 from dc_platform.lake.sql import files_sql as files_sql
 from dc_platform.lake.sql import sql_list as sql_list
@@ -52,8 +52,6 @@ AFTER_COMMIT = PostCommitHookProperties(cleanup_expired_logs=False)
 RETENTION = "delta.deletedFileRetentionDuration"
 _KEEPS_SECONDS = 3600
 _SECONDS = re.compile(r"interval (\d+) seconds?")
-# Before and after all times, epoch microseconds.
-NEVER, EVER = -(2**62), 2**62
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,14 @@ class Snapshot:
         return both[0], both[1]
 
     @cached_property
-    def event_times(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def event_times(self) -> tuple[Times, Times]:
         """The earliest and the latest event_time of each file, epoch microseconds; NEVER and EVER where
         the log has none.
         """
-        low, high = (bound.cast(pa.int64()) for bound in self.bounds("event_time"))
+        return self._times("event_time")
+
+    def _times(self, column: str) -> tuple[Times, Times]:
+        low, high = (bound.cast(pa.int64()) for bound in self.bounds(column))
         return low.fill_null(NEVER).to_numpy(), high.fill_null(EVER).to_numpy()
 
     def sole(self, column: str) -> Any:
@@ -134,15 +135,13 @@ class Snapshot:
         """Only the files whose `column`, a time, may lie in one of the ranges [from, to], in epoch
         microseconds.
         """
-        low, high = (bound.cast(pa.int64()) for bound in self.bounds(column))
-        keep = pa.repeat(False, len(self.actions))
-        for first, last in ranges:
-            near = pc.and_(
-                pc.less_equal(low, last).fill_null(True),
-                pc.greater_equal(high, first).fill_null(True),
-            )
-            keep = pc.or_(keep, near)
+        keep = pa.array(self.near(column, ranges))
         return Snapshot(self.version, self.actions.filter(keep), self.root)
+
+    def near(self, column: str, ranges: Iterable[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+        """Which files these are."""
+        least, most = self.event_times if column == "event_time" else self._times(column)
+        return meeting(least, most, ranges)
 
     @property
     def rows(self) -> int:

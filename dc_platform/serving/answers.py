@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,8 +32,8 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
     asked = _Asked(engine, view, tenant_id, explain=query.explain)
     content: dict[str, Any] = {"results": []}
     total: int | None = None
-    tables = asked.tables(compiled.statements if query.limit else [])
-    for statement, table in zip(compiled.statements, tables, strict=False):
+    for statement in compiled.statements if query.limit else ():
+        table = asked.table(statement)
         if table.num_rows > query.limit:
             table = table.slice(0, query.limit)
             content |= {"more": True} if query.aggregations else _next(table)
@@ -48,8 +48,7 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
             rows = plain_rows(batch) if query.aggregations else events_of(batch.to_pylist())
             content["results"] += rows
     if total is None:
-        [counted] = asked.tables([compiled.count])
-        total = counted.column(0)[0].as_py()
+        total = asked.table(compiled.count).column(0)[0].as_py()
     content["totalCount"] = total
     content["executionTime"] = round((time.perf_counter() - begun) * 1000)
     if query.explain:
@@ -67,11 +66,8 @@ class _Asked:
         self._explain = explain
         self._steps: list[dict[str, Any]] = []
 
-    def tables(self, statements: Sequence[Statement]) -> list[pa.Table]:
-        """What each of the statements gives."""
-        return [self._table(statement) for statement in statements]
-
-    def _table(self, statement: Statement) -> pa.Table:
+    def table(self, statement: Statement) -> pa.Table:
+        """What a statement gives."""
         cache = self._engine.answers
         key = cache.key(
             self._view,

@@ -39,6 +39,14 @@ from dc_platform.serving.turns import Turns
 from dc_platform.settings import Settings
 
 
+def add_routes(app: FastAPI) -> None:
+    """All that serving answers over HTTP but for its own health."""
+    for part in (routes, monitoring, quarantine_routes, pages, admin, metrics, reports):
+        app.include_router(part.router)
+    page.install(app)
+    refusals.install(app)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Serving as an ASGI application."""
 
@@ -84,15 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(routes.router)
-    app.include_router(monitoring.router)
-    app.include_router(quarantine_routes.router)
-    app.include_router(pages.router)
-    app.include_router(admin.router)
-    app.include_router(metrics.router)
-    app.include_router(reports.router)
-    page.install(app)
-    refusals.install(app)
+    add_routes(app)
 
     @app.get("/healthz")
     def healthz(response: Response) -> dict[str, Any]:

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dc_platform.lake.ranges import range_of
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.chunks import Chunk
-from dc_platform.serving.plan import EVER, NEVER, near
 from dc_platform.serving.view import View
 
 # An answer may take so much of the cache; a larger one would push out all others.
@@ -87,8 +87,9 @@ class ResultCache:
         parameters: Mapping[str, Any],
     ) -> Hashable:
         """Names a statement and the rows that it reads."""
-        span = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
-        files = self._numbers_of(view.silver)[near(view.silver, [span])].tobytes()
+        span = range_of(from_us, to_us)
+        near = view.silver.near("event_time", [span])
+        files = self._numbers_of(view.silver)[near].tobytes()
         # In Python 1, 1.0 and True are the same.
         values = repr(sorted(parameters.items()))
         rows = (view.silver.root, files, view.hidden, self._tail(view, *span))
@@ -108,12 +109,12 @@ class ResultCache:
             self._numbered = (silver, numbers)
             return numbers
 
-    def _tail(self, view: View, from_us: int, to_us: int) -> tuple[Hashable, ...]:
+    def _tail(self, view: View, first: int, last: int) -> tuple[Hashable, ...]:
         found: list[Hashable] = []
         with self._lock:
             for chunk in view.chunks:
                 number = self._piece(chunk)
-                if chunk.facts.least < to_us and chunk.facts.most >= from_us:
+                if chunk.facts.least <= last and chunk.facts.most >= first:
                     found.append(number)
                     if chunk.file is not None:
                         # Of a spilled piece the border hides what has landed since.

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
-from dc_platform.lake.table import EVER, NEVER
+from dc_platform.lake.ranges import EVER, NEVER
 from dc_platform.landing.keys import KeyMaker, Keys, Mask, SortedKeys
 
 BYTES_PER_KEY = 20

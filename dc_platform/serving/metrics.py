@@ -13,9 +13,9 @@ from dc_platform.contracts.fields import seconds_of
 from dc_platform.contracts.metrics import DefinedMetric, MetricError
 from dc_platform.registry.metrics import Metrics
 from dc_platform.serving.answers import completeness
+from dc_platform.serving.conditions import microseconds
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.metric_plan import SOURCE, MetricPlan
-from dc_platform.serving.query import microseconds
 from dc_platform.serving.refusals import KNOWN, refusal
 from dc_platform.serving.routes import InTurn, Reader
 from dc_platform.serving.series import MOST_SPANS, Datapoints, Fill, Shape, back_of, shaped

@@ -13,12 +13,12 @@ from dc_platform.registry.access import need_scope
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.alerts import Ledger, of_health
+from dc_platform.serving.conditions import microseconds
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.health import health
 from dc_platform.serving.measures import METRICS, Measures, Window
 from dc_platform.serving.monitor import Moment, Monitor
 from dc_platform.serving.overview import Span, overview
-from dc_platform.serving.query import microseconds
 from dc_platform.serving.sizes import Sizes
 from dc_platform.serving.view import View
 from dc_platform.serving.views import current_view

@@ -169,10 +169,7 @@ class Needles:
 
         def read(path: str, rows: U64) -> pa.Table | None:
             if time.monotonic() > until:
-                raise QueryTimeoutError(
-                    f"the query ran longer than {self._seconds:.0f} s"
-                    " (DCP_QUERY_TIMEOUT_SECONDS); ask for less"
-                )
+                raise QueryTimeoutError(self._seconds)
             return _read(path, self._footer(path), names, rows)
 
         # Older files lack columns.

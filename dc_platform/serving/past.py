@@ -23,8 +23,8 @@ from dc_platform.registry.database import now_ms
 from dc_platform.registry.retention import Retention
 from dc_platform.retention.conditions import below_floors
 from dc_platform.retention.run import conditions_of
+from dc_platform.serving.conditions import microseconds
 from dc_platform.serving.guard import At, RefusedError
-from dc_platform.serving.query import microseconds
 from dc_platform.serving.view import View
 
 # A smaller number is a version, a larger one a time in epoch milliseconds (from 1973 on).

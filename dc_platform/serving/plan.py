@@ -13,14 +13,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dc_platform.lake.balance import HOUR_US
+from dc_platform.lake.ranges import EVER, NEVER, range_of
 from dc_platform.lake.sql import empty_select, sql_list
-from dc_platform.lake.table import EVER as EVER
-from dc_platform.lake.table import NEVER as NEVER
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.covered import Covered
 from dc_platform.serving.hours import Hours
@@ -49,7 +46,8 @@ class Plan:
     @cached_property
     def silver(self) -> Snapshot:
         """The files of silver that may have rows of the rest."""
-        return overlapping(self.view.silver, self.rest)
+        spans = ((first, end - 1) for first, end in self.rest)
+        return self.view.silver.overlapping("event_time", spans)
 
     @cached_property
     def gold_alone(self) -> bool:
@@ -152,25 +150,6 @@ def plan(view: View, gold: Covered | None, from_us: int | None, to_us: int | Non
     return Plan(view, gold, from_us, to_us, (first, last), stale, tuple(edges))
 
 
-def overlapping(silver: Snapshot, spans: Sequence[Span]) -> Snapshot:
-    """Only the files that may have a row in one of the spans, which are in order and apart."""
-    kept = silver.actions.filter(pa.array(near(silver, spans)))
-    return Snapshot(silver.version, kept, silver.root)
-
-
-def near(silver: Snapshot, spans: Sequence[Span]) -> npt.NDArray[np.bool_]:
-    """Which of the files may have a row in one of the spans, which are in order and apart."""
-    least, most = silver.event_times
-    if not spans:
-        return np.zeros(len(least), bool)
-    begins, ends = np.array([s[0] for s in spans]), np.array([s[1] for s in spans])
-    # The first span that ends after the file begins.
-    place = np.searchsorted(ends, least, side="right")
-    keep = place < len(spans)
-    found: npt.NDArray[np.bool_] = keep & (begins[np.minimum(place, len(spans) - 1)] <= most)
-    return found
-
-
 def explained(
     view: View, chosen: Plan | str, from_us: int | None, to_us: int | None
 ) -> dict[str, Any]:
@@ -180,8 +159,7 @@ def explained(
         answered = ["gold", *(answered if chosen.silver.paths else [])]
         shown = chosen.shown()
     else:
-        span = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
-        read = overlapping(view.silver, [span])
+        read = view.silver.overlapping("event_time", [range_of(from_us, to_us)])
         shown = {"why": chosen, "silver": silver_shown(view.silver, read)}
     tail = ["tail"] if view.tail_rows else []
     return {"answeredBy": answered + tail, **shown, "tailRows": view.tail_rows}

@@ -16,8 +16,13 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dc_platform.contracts.fields import Parameters, QueryError
-from dc_platform.serving.conditions import Equality, Operator, condition_sql, equality
-from dc_platform.serving.conditions import microseconds as microseconds
+from dc_platform.serving.conditions import (
+    Equality,
+    Operator,
+    condition_sql,
+    equality,
+    microseconds,
+)
 from dc_platform.serving.groupings import Grouping, Part, topped
 
 Function = Literal["COUNT", "SUM", "AVG", "MIN", "MAX", "P50", "P95", "P99", "UNIQUE", "TOPK"]

@@ -29,7 +29,12 @@ def all_rows(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 class QueryTimeoutError(PlatformError):
-    """The query ran longer than it may."""
+    """The query ran longer than the `seconds` that it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the query ran longer than {seconds:.0f} s (DCP_QUERY_TIMEOUT_SECONDS); ask for less"
+        )
 
 
 class Deadlines:
@@ -103,10 +108,7 @@ class Clock:
             # An OSError is how rows that are already streaming tell of any error of DuckDB's; an
             # InvalidInputException is how a function of ours gives up.
             if self._expired:
-                raise QueryTimeoutError(
-                    f"the query ran longer than {self._deadlines.seconds:.0f} s"
-                    " (DCP_QUERY_TIMEOUT_SECONDS); ask for less"
-                ) from error
+                raise QueryTimeoutError(self._deadlines.seconds) from error
             if not isinstance(error, OSError):
                 raise
             memory = "Out of Memory" in str(error)

@@ -27,10 +27,11 @@ from dc_platform.search.index import After, Hit, Wanted
 from dc_platform.search.language import parse
 from dc_platform.search.scan import condition
 from dc_platform.serving.answers import events_of
+from dc_platform.serving.conditions import microseconds
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.fresh import Beside, Fresh
 from dc_platform.serving.highlights import highlights
-from dc_platform.serving.query import EVENT_COLUMNS, microseconds
+from dc_platform.serving.query import EVENT_COLUMNS
 from dc_platform.serving.search_index import SearchIndex, Seen
 from dc_platform.serving.view import COLUMNS, View
 from dc_platform.settings import Settings

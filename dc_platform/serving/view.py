@@ -16,9 +16,8 @@ import pyarrow as pa
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
+from dc_platform.lake.ranges import range_of
 from dc_platform.lake.table import (
-    EVER,
-    NEVER,
     Snapshot,
     empty_select,
     files_sql,
@@ -138,17 +137,15 @@ class View:
         """The chunks that may have rows of a time range."""
         if from_us is None and to_us is None:
             return list(self.chunks)
-        begin, end = (NEVER if from_us is None else from_us, EVER if to_us is None else to_us)
-        return [c for c in self.chunks if c.facts.least < end and c.facts.most >= begin]
+        first, last = range_of(from_us, to_us)
+        return [c for c in self.chunks if c.facts.least <= last and c.facts.most >= first]
 
     def near(self, from_us: int | None, to_us: int | None) -> list[str]:
         """The files that may have rows of a time range."""
         paths = self.silver.paths
         if from_us is None and to_us is None:
             return paths
-        least, most = self.silver.event_times
-        kept = least < (EVER if to_us is None else to_us)
-        kept &= most >= (NEVER if from_us is None else from_us)
+        kept = self.silver.near("event_time", [range_of(from_us, to_us)])
         return [paths[n] for n in np.flatnonzero(kept)]
 
     def _files(self, paths: Sequence[str], held: Held, chunks: Sequence[Chunk] = ()) -> list[str]:

@@ -18,16 +18,8 @@ from dc_platform.registry.reports import Reports
 from dc_platform.registry.retention import Retention
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, Tokens
-from dc_platform.serving import (
-    metrics,
-    monitoring,
-    page,
-    pages,
-    quarantine_routes,
-    refusals,
-    reports,
-    routes,
-)
+from dc_platform.serving import monitoring
+from dc_platform.serving.app import add_routes
 from dc_platform.serving.past import Past
 from dc_platform.serving.turns import Turns
 from dc_platform_tests.helpers.serving import Served
@@ -59,13 +51,7 @@ class Door:
         self.app.state.reports = Reports(self.database)
         self.app.state.past = Past(served.lake, self.retention)
         self.app.state.turns = Turns(running=24, per_tenant=8, seconds=10)
-        for router in (
-            *(routes.router, monitoring.router, quarantine_routes.router),
-            *(pages.router, metrics.router, reports.router),
-        ):
-            self.app.include_router(router)
-        page.install(self.app)
-        refusals.install(self.app)
+        add_routes(self.app)
         self.url = ""
 
     def token_of(self, tenant_id: str) -> str:

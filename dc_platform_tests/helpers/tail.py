@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dc_platform.broker.client import RecordWriter, ensure_topic
 from dc_platform.broker.reader import reader_for
@@ -24,6 +24,7 @@ from dc_platform_tests.helpers.records import block, gateway_line
 from dc_platform_tests.helpers.serving import Served
 from dc_platform_tests.stack.harness import wait_for
 
+Look = TypeVar("Look")
 COUNT = "select count(*), count(distinct (source_id, event_id)) from events"
 
 
@@ -152,18 +153,25 @@ class Tailed(Served):
 @contextmanager
 def polled(tailed: Tailed, sql: str = COUNT, every: float = 0.005) -> Iterator[list[Seen]]:
     """Polls every 5 ms, or as often as is said, for the length of the block; gives what was seen."""
+    with repeated(lambda: tailed.seen(sql), every) as seen:
+        yield seen
+
+
+@contextmanager
+def repeated(look: Callable[[], Look], every: float = 0.005) -> Iterator[list[Look]]:
+    """Looks all the time, for the length of the block; gives what was seen."""
     stop = threading.Event()
-    seen: list[Seen] = []
+    seen: list[Look] = []
     failed: list[Exception] = []
 
-    def poll() -> None:
+    def run() -> None:
         try:
             while not stop.wait(every):
-                seen.append(tailed.seen(sql))
+                seen.append(look())
         except Exception as error:
             failed.append(error)
 
-    thread = threading.Thread(target=poll, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield seen

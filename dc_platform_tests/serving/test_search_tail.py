@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,7 +11,7 @@ import pytest
 from dc_platform.search.build import Builder
 from dc_platform.serving.search import SearchRequest
 from dc_platform_tests.helpers.events import some_uuid
-from dc_platform_tests.helpers.tail import Tailed
+from dc_platform_tests.helpers.tail import Tailed, repeated
 
 pytestmark = pytest.mark.kafka
 # The type of all of the tail's events.
@@ -33,33 +31,10 @@ def search(tail: Tailed) -> Found:
     return Found(answer["totalCount"], tuple(r["eventId"] for r in answer["results"]))
 
 
-@contextmanager
-def searched(tail: Tailed) -> Iterator[list[Found]]:
-    """Searches all the time, for the length of the block; gives what was found."""
-    stop, found, failed = threading.Event(), [], []
-
-    def run() -> None:
-        try:
-            while not stop.wait(0.005):
-                found.append(search(tail))
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        thread.join(60)
-        assert not failed, failed
-    assert found
-
-
 def test_each_event_is_found_once_at_every_moment(tailed: Callable[..., Tailed]) -> None:
     tail = tailed()
     tail.start()
-    with searched(tail) as found:
+    with repeated(lambda: search(tail)) as found:
         for start in range(0, 60, 10):
             tail.write(*range(start, start + 10), partition=start // 10 % 2)
             tail.wait_count(start + 10)
