@@ -14,13 +14,9 @@ deletes them (`lake/cleaning.py`), after `delta.deletedFileRetentionDuration`.
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from typing import Protocol
 
 from dc_platform.contracts.tables import (
@@ -43,6 +39,7 @@ from dc_platform.landing.compaction_commit import Merged, commit_merged
 from dc_platform.landing.compaction_failures import FailedFiles
 from dc_platform.landing.compaction_plan import CompactionPolicy, Job, live_files, next_job
 from dc_platform.points import Point, Reached, unarmed
+from dc_platform.priority import step_back_thread
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +47,7 @@ COMPACTED = (SILVER_EVENTS, BRONZE_EVENTS, SILVER_QUARANTINE)
 
 _LOOK_SECONDS = 1.0
 _CLEAN_SECONDS = 15.0
+# A third of what landing has beside it.
 _NICE = 10
 # After so long files that wait to be merged go first.
 _INDEX_SECONDS = 2.0
@@ -89,7 +87,7 @@ class Compactor:
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._reached = reached
-        self._thread = ThreadPoolExecutor(1, "compaction", initializer=_step_back)
+        self._thread = ThreadPoolExecutor(1, "compaction", step_back_thread, (_NICE,))
         self._cancelled = Cancellation()
         self._index = PayloadIndex(lake, indexed_fields)
         # Of silver, at which all files that stay were indexed.
@@ -242,16 +240,3 @@ class Compactor:
             self._identity_files.remove(merged.file.path)
         else:
             remove_origin(self._lake, merged.spec, merged.file.path)
-
-
-def _step_back() -> None:
-    """Landing goes first: on Linux a thread has a priority of its own.
-
-    A pool whose initializer raises is broken for good. A process that was started with less priority
-    than this may not raise it.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with suppress(OSError):
-            least = max(_NICE, os.getpriority(os.PRIO_PROCESS, thread))
-            os.setpriority(os.PRIO_PROCESS, thread, least)

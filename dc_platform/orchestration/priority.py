@@ -10,26 +10,16 @@ the UI, too.
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import suppress
-from pathlib import Path
-
 import dagster as dg
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 
 from dc_platform.orchestration.assets import BRONZE_KEY
-
-# Beside a busy process of landing it gets a tenth of a core (weight 56 to 526), and all of one that
-# idles. 19 would be a 70th: what holds a lock of Dagster's SQLite file must come to its end.
-NICE = 13
-# Half of what gateway or serving get when both cores are busy.
-LANDING_NICE = 3
+from dc_platform.priority import BEHIND, LAST, step_back
 
 
 def _make(context: dg.InitExecutorContext) -> dg.Executor:
-    step_back(LANDING_NICE if lands(context) else NICE)
+    step_back(BEHIND if lands(context) else LAST)
     return InProcessExecutor(retries=RetryMode.ENABLED)
 
 
@@ -44,21 +34,3 @@ def lands(context: dg.InitExecutorContext) -> bool:
     """Whether the run materializes bronze."""
     layer = context.job.get_definition().asset_layer
     return BRONZE_KEY in layer.selected_asset_keys
-
-
-def step_back(nice: int) -> None:
-    """Give this process the niceness `nice`, for good; one that has more already keeps it.
-
-    On Linux each thread has its own: those that there are get it, those to come take it from them. The
-    priority of reads and writes follows it there, as long as nobody sets that (ioprio_set(2)).
-    """
-    if sys.platform == "win32":
-        return
-    threads = [0]
-    if sys.platform == "linux":
-        threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
-    for thread in threads:
-        # One may have ended since.
-        with suppress(OSError):
-            least = max(nice, os.getpriority(os.PRIO_PROCESS, thread))
-            os.setpriority(os.PRIO_PROCESS, thread, least)

@@ -1,5 +1,7 @@
 """`python -m dc_platform.serving --host H --port P`: one serving process."""
 
+from functools import partial
+
 from dc_platform.serving.limits import limit_memory
 from dc_platform.settings import settings
 
@@ -9,4 +11,4 @@ if __name__ == "__main__":
     from dc_platform.serve import serve
     from dc_platform.serving.app import create_app
 
-    serve(create_app)
+    serve(partial(create_app, alone=True))

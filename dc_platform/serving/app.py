@@ -11,6 +11,7 @@ from fastapi import FastAPI, Response
 from dc_platform import __version__
 from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.store import Lake
+from dc_platform.priority import BEHIND, step_back_thread
 from dc_platform.registry.access import TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.metrics import Metrics
@@ -47,8 +48,10 @@ def add_routes(app: FastAPI) -> None:
     refusals.install(app)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Serving as an ASGI application."""
+def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
+    """Serving as an ASGI application. `alone`: in a process of its own, so that all but the tail may
+    step back for it.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -58,6 +61,10 @@ def create_app(settings: Settings) -> FastAPI:
             lake.ensure(spec)
         sources = Sources(database)
         tail = Tail(settings, sources)
+        # Threads have the priority of the one that starts them.
+        tail.start()
+        if alone:
+            step_back_thread(BEHIND)
         shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
         engine = Engine(settings, lake, shapes.of)
         app.state.tail = tail
@@ -77,7 +84,6 @@ def create_app(settings: Settings) -> FastAPI:
         )
         app.state.reports = Reports(database)
         app.state.past = Past(lake, app.state.retention)
-        tail.start()
         try:
             yield
         finally:

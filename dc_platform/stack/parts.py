@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dc_platform
 from dc_platform.errors import FatalError
+from dc_platform.priority import BEHIND
 from dc_platform.settings import Settings
 from dc_platform.stack import probes
 from dc_platform.stack.kafka import LocalKafka
@@ -31,7 +32,8 @@ class Part:
     """One process of a stack.
 
     `prepare` is called before each start and gives the command. `needs` names parts that must be
-    ready before. `settle` is how long it must have lived to count as ready.
+    ready before. `settle` is how long it must have lived to count as ready. `nice`:
+    the niceness of its session.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Part:
     needs: tuple[str, ...] = ()
     grace: float = 20.0
     settle: float = 0.0
+    nice: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +89,15 @@ def stack_parts(
             log=directory.log("trino"),
         )
         parts.append(
-            Part("trino", trino.prepare, trino.answers, where=trino.url, stage=CONTROL, grace=15.0)
+            Part(
+                "trino",
+                trino.prepare,
+                trino.answers,
+                where=trino.url,
+                stage=CONTROL,
+                grace=15.0,
+                nice=BEHIND,
+            )
         )
     return parts
 
@@ -173,6 +184,8 @@ def _dagster_parts(directory: StackDirectory, ports: Mapping[str, int]) -> list[
             stage=CODE,
             # Its run workers finish the commit that they are at.
             grace=40.0,
+            # Its runs begin with it: loading the code takes a run three seconds of a core.
+            nice=BEHIND,
         ),
         Part(
             "dagster_daemon",
@@ -183,6 +196,7 @@ def _dagster_parts(directory: StackDirectory, ports: Mapping[str, int]) -> list[
             # A daemon that finds no code server looks again after a minute.
             needs=("code_server",),
             settle=3.0,
+            nice=BEHIND,
         ),
         Part(
             "dagster_webserver",
@@ -191,6 +205,7 @@ def _dagster_parts(directory: StackDirectory, ports: Mapping[str, int]) -> list[
             where=f"http://{HOST}:{web}",
             stage=CONTROL,
             needs=("code_server",),
+            nice=BEHIND,
         ),
     ]
 

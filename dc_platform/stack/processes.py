@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import psutil
 
+from dc_platform.priority import step_back_session
+
 STACK_VARIABLE = "DCP_STACK_ID"
 PART_VARIABLE = "DCP_STACK_PART"
 LOG_LIMIT_BYTES = 16 * 2**20
@@ -74,9 +76,14 @@ class Process:
 
 
 def spawn(
-    command: Sequence[str], *, log: Path, environment: Mapping[str, str], directory: Path
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    directory: Path,
+    nice: int = 0,
 ) -> Process:
-    """Start a program in a session of its own; what it prints is appended to `log`.
+    """Start a program in a session of its own, of this niceness; what it prints is appended to `log`.
 
     It gets no file descriptor but its log, so nobody who waits for ours waits for its end.
     """
@@ -93,6 +100,7 @@ def spawn(
             env=dict(environment),
             start_new_session=True,
         )
+    step_back_session(child.pid, nice)
     return Process(identify(child.pid) or Identity(child.pid, 0.0), child)
 
 

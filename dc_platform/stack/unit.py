@@ -88,6 +88,7 @@ class Unit:
                 log=self._directory.log(self.part.name),
                 environment=self._environment,
                 directory=self._directory.path,
+                nice=self.part.nice,
             )
         except (PlatformError, OSError) as error:
             self._died(f"could not be started: {error}")

@@ -148,22 +148,6 @@ def test_whatever_a_merge_raises_landing_goes_on(
     made.close()
 
 
-def test_a_niceness_beyond_compactions_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(compaction.sys, "platform", "linux")
-    monkeypatch.setattr(compaction.os, "setpriority", lambda which, who, nice: asked.append(nice))
-    for nice in (0, 15):
-        monkeypatch.setattr(compaction.os, "getpriority", lambda which, who, now=nice: now)
-        compaction._step_back()
-    assert asked == [10, 15]
-
-    def refuse(*_: object) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(compaction.os, "setpriority", refuse)
-    compaction._step_back()
-
-
 def test_a_cut_file_is_the_stores_fault_to_every_reader(silver: Lake) -> None:
     file = large(silver, 50, 1_000)
     damage(silver, file.path, "cut")

@@ -13,7 +13,8 @@ import pytest
 
 from dc_platform.definitions import defs
 from dc_platform.orchestration.assets import BRONZE_KEY, SILVER_KEY
-from dc_platform.orchestration.priority import LANDING_NICE, NICE, yielding_executor
+from dc_platform.orchestration.priority import yielding_executor
+from dc_platform.priority import BEHIND, LAST
 
 
 def noted() -> None:
@@ -85,11 +86,11 @@ with dg.DagsterInstance.ephemeral() as instance:
 @pytest.mark.parametrize(
     ("name", "selected", "nice"),
     [
-        ("landing", "", LANDING_NICE),
-        ("checks", "", NICE),
-        ("check", "", NICE),
+        ("landing", "", BEHIND),
+        ("checks", "", LAST),
+        ("check", "", LAST),
         # What a person starts in the UI is a selection of the job of all assets.
-        ("__ASSET_JOB", "bronze/events", LANDING_NICE),
+        ("__ASSET_JOB", "bronze/events", BEHIND),
     ],
 )
 def test_a_landing_run_goes_before_all_other_runs(

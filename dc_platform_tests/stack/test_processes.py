@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dc_platform import priority
 from dc_platform.stack import processes
 from dc_platform.stack.processes import PART_VARIABLE, STACK_VARIABLE, Identity, Process
 from dc_platform_tests.stack.harness import alive, wait_for
@@ -133,3 +134,42 @@ def test_memory_and_processor_of_a_part(start: Start) -> None:
     processes.send(part.identity, signal.SIGKILL)
     wait_for(lambda: not part.lives())
     assert part.usage() is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_a_part_that_steps_back_does_so_with_all_that_it_starts(tmp_path: Path) -> None:
+    part = processes.spawn(
+        [sys.executable, "-c", SLEEP],
+        log=tmp_path / "part.log",
+        environment=os.environ,
+        directory=tmp_path,
+        nice=5,
+    )
+    try:
+        here = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, part.pid) == max(here, 5)
+        group = Path(f"/proc/{part.pid}/autogroup")
+        assert not group.exists() or group.read_text().split()[-2:] == ["nice", "5"]
+    finally:
+        processes.send(part.identity, signal.SIGKILL)
+        wait_for(lambda: not part.lives())
+
+
+def test_sessions_that_step_back_at_once_wait_for_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def busy(_path: Path, text: str) -> int:
+        tries.append(text)
+        if len(tries) < 3:
+            raise BlockingIOError
+        return len(text)
+
+    monkeypatch.setattr(priority, "_SESSION_SECONDS", 0)
+    monkeypatch.setattr(priority.sys, "platform", "linux")
+    monkeypatch.setattr(Path, "write_text", busy)
+    with subprocess.Popen([sys.executable, "-c", SLEEP]) as child:
+        priority.step_back_session(child.pid, 5)
+        child.kill()
+    assert tries == ["5", "5", "5"]
