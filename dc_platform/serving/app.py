@@ -111,7 +111,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
             "complete": complete,
             "silverVersion": tail.view.silver.version if tail.view else None,
             "tailRows": tail.view.tail_rows if tail.view else 0,
-            "cache": {"hits": answers.hits, "misses": answers.misses, "bytes": answers.bytes},
+            "cache": {"hits": answers.hits, "misses": answers.misses, "bytes": answers.size_bytes},
         }
 
     return app

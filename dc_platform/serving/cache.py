@@ -8,9 +8,10 @@ in the key: what it answers is what silver would.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,8 +27,9 @@ from dc_platform.serving.view import View
 
 # An answer may take so much of the cache; a larger one would push out all others.
 _SHARE = 8
-# What an entry costs beside its rows.
+# What an entry costs beside its rows, its key included.
 _OVERHEAD = 1024
+_KEY_BYTES = 32
 # Of so many files that went the numbers are remembered.
 _MOST_GONE = 100_000
 
@@ -38,7 +40,8 @@ class ResultCache:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._lock = threading.Lock()
-        self._tables: OrderedDict[Hashable, pa.Table] = OrderedDict()
+        # Each with the bytes that it takes.
+        self._tables: OrderedDict[bytes, tuple[pa.Table, int]] = OrderedDict()
         self._bytes = 0
         self._numbers = count(1)
         self._files: dict[str, int] = {}
@@ -46,7 +49,7 @@ class ResultCache:
         self._pieces: WeakKeyDictionary[Chunk, int] = WeakKeyDictionary()
         self.hits = self.misses = 0
 
-    def get(self, key: Hashable) -> pa.Table | None:
+    def get(self, key: bytes) -> pa.Table | None:
         """The table of a key."""
         with self._lock:
             found = self._tables.get(key)
@@ -55,26 +58,26 @@ class ResultCache:
                 return None
             self.hits += 1
             self._tables.move_to_end(key)
-            return found
+            return found[0]
 
-    def put(self, key: Hashable, table: pa.Table) -> None:
+    def put(self, key: bytes, table: pa.Table) -> None:
         """Keep a table, unless it is too large."""
-        size = table.nbytes + _OVERHEAD
-        if size * _SHARE > self._limit:
+        if (table.nbytes + _OVERHEAD) * _SHARE > self._limit:
             return
-        table = _compact(table)
+        table, size = _compact(table)
+        size += _OVERHEAD
         with self._lock:
             if key in self._tables:
                 return
-            self._tables[key] = table
+            self._tables[key] = (table, size)
             self._bytes += size
-            while self._bytes > self._limit:
-                _, old = self._tables.popitem(last=False)
-                self._bytes -= old.nbytes + _OVERHEAD
+            while self._bytes > self._limit and self._tables:
+                _, (_, gone) = self._tables.popitem(last=False)
+                self._bytes -= gone
 
     @property
-    def bytes(self) -> int:
-        """What the tables take."""
+    def size_bytes(self) -> int:
+        """What the entries take."""
         return self._bytes
 
     def key(
@@ -85,15 +88,27 @@ class ResultCache:
         tenant_id: str,
         sql: str,
         parameters: Mapping[str, Any],
-    ) -> Hashable:
-        """Names a statement and the rows that it reads."""
+    ) -> bytes:
+        """Names a statement and the rows that it reads: a digest, for the files of 30 days are more
+        bytes than most answers.
+        """
         span = range_of(from_us, to_us)
         near = view.silver.near("event_time", [span])
         files = self._numbers_of(view.silver)[near].tobytes()
-        # In Python 1, 1.0 and True are the same.
-        values = repr(sorted(parameters.items()))
-        rows = (view.silver.root, files, view.hidden, self._tail(view, *span))
-        return (tenant_id, sql, values, *rows)
+        # As text, for in Python 1, 1.0 and True are the same.
+        parts = (
+            tenant_id,
+            sql,
+            sorted(parameters.items()),
+            view.silver.root,
+            view.hidden,
+            self._tail(view, *span),
+        )
+        text = repr(parts).encode()
+        digest = hashlib.blake2b(len(text).to_bytes(8, "big"), digest_size=_KEY_BYTES)
+        digest.update(text)
+        digest.update(files)
+        return digest.digest()
 
     def _numbers_of(self, silver: Snapshot) -> npt.NDArray[np.int64]:
         """A number for each file of a snapshot; the same for the same file."""
@@ -109,8 +124,8 @@ class ResultCache:
             self._numbered = (silver, numbers)
             return numbers
 
-    def _tail(self, view: View, first: int, last: int) -> tuple[Hashable, ...]:
-        found: list[Hashable] = []
+    def _tail(self, view: View, first: int, last: int) -> list[object]:
+        found: list[object] = []
         with self._lock:
             for chunk in view.chunks:
                 number = self._piece(chunk)
@@ -118,8 +133,8 @@ class ResultCache:
                     found.append(number)
                     if chunk.file is not None:
                         # Of a spilled piece the border hides what has landed since.
-                        found.append(tuple((p, view.border.get(p)) for p in sorted(chunk.spans)))
-        return tuple(found)
+                        found.append([(p, view.border.get(p)) for p in sorted(chunk.spans)])
+        return found
 
     def _piece(self, chunk: Chunk) -> int:
         """A number for a piece."""
@@ -128,9 +143,12 @@ class ResultCache:
         return self._pieces[chunk]
 
 
-def _compact(table: pa.Table) -> pa.Table:
-    """The same rows in as much memory as they take: DuckDB reserves more than it fills."""
+def _compact(table: pa.Table) -> tuple[pa.Table, int]:
+    """The same rows in as much memory as they take, and how many bytes that is: DuckDB reserves more
+    than it fills.
+    """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return pa.ipc.open_stream(sink.getvalue()).read_all()
+    buffer = sink.getvalue()
+    return pa.ipc.open_stream(buffer).read_all(), buffer.size

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from dc_platform.serving.cache import ResultCache
+from dc_platform.serving.rows import all_rows
 from dc_platform.serving.view import View
 from dc_platform_tests.gold.lakes import delete, land
 from dc_platform_tests.helpers.events import HOUR, NOW
@@ -80,24 +82,68 @@ def test_what_the_results_are_called_makes_no_other_question(planned: Planned) -
     assert answer["plan"]["statements"][0]["cache"] == "hit"
 
 
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
 def test_it_is_bounded_and_the_oldest_goes_first() -> None:
     cache = ResultCache(100_000)
     tables = {n: pa.table({"c": pa.array(range(1000), pa.int64())}) for n in range(20)}
     for n, table in tables.items():
-        cache.put(n, table)
-        assert cache.get(0) == tables[0]
-        assert cache.bytes <= 100_000
-    assert cache.get(1) is None
-    assert cache.get(19) == tables[19]
-    cache.put("large", pa.table({"c": pa.array(range(2000), pa.int64())}))
-    assert cache.get("large") is None
+        cache.put(key(n), table)
+        assert cache.get(key(0)) == tables[0]
+        assert cache.size_bytes <= 100_000
+    assert cache.get(key(1)) is None
+    assert cache.get(key(19)) == tables[19]
+    cache.put(key(99), pa.table({"c": pa.array(range(2000), pa.int64())}))
+    assert cache.get(key(99)) is None
     assert (cache.hits, cache.misses) == (21, 2)
+
+
+def test_what_goes_is_counted_as_it_was_when_it_came() -> None:
+    cache = ResultCache(100_000)
+    with duckdb.connect() as connection:
+        # DuckDB's tables are larger than what is kept of them.
+        table = all_rows(connection.execute("select range, range::varchar from range(300)"))
+    for n in range(3000):
+        cache.put(key(n), table)
+    assert cache.get(key(2999)) == table
+    assert 80_000 < cache.size_bytes <= 100_000
+    assert cache.size_bytes == sum(size for _, size in cache._tables.values())
 
 
 def test_none_are_kept_when_there_is_no_room() -> None:
     cache = ResultCache(0)
-    cache.put(1, pa.table({"c": [1]}))
-    assert cache.get(1) is None
+    cache.put(key(1), pa.table({"c": [1]}))
+    assert cache.get(key(1)) is None
+
+
+def test_a_key_takes_no_more_room_for_long_questions(planned: Planned) -> None:
+    cache = ResultCache(1)
+    view = planned.view([at(10, 3)], [at(11, 4)], spill="piece")
+
+    def of(
+        sql: str = "select 1", tenant: str = "t", hidden: str | None = None, **parameters: Any
+    ) -> bytes:
+        seen = View(view.silver, view.border, view.chunks, hidden=hidden)
+        return cache.key(seen, None, None, tenant, sql, parameters)
+
+    assert of() == of()
+    different = [
+        of(),
+        of("select 2"),
+        of(tenant="tselect", sql=" 1"),
+        of(hidden="None"),
+        of(p=1),
+        of(p=1.0),
+        of(p=True),
+        of(p="1"),
+        of(p="x" * 100_000),
+        of(p="1', 'q': '2"),
+        of(p="1", q="2"),
+    ]
+    assert len(set(different)) == len(different)
+    assert {len(each) for each in different} == {32}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
