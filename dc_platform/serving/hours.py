@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from dc_platform.lake.table import Snapshot
 
 log = logging.getLogger(__name__)
 
+# So long nothing is tried again that failed: no query waits for it.
+_PAUSE_SECONDS = 10.0
 # Some 50 MB. 30 days of 1,000 types are 720,000 rows.
 _MOST_ROWS = 1_000_000
 _COLUMNS = "tenant_id, hour, event_type, weight, row_count, first_event_time, last_event_time"
@@ -58,16 +61,20 @@ class _Table:
 
 
 class HeldHours:
-    """Follows the versions of gold that queries have, in a thread of its own. Thread-safe."""
+    """Follows the versions of gold that queries have, in a thread of its own. Thread-safe. `writing` is
+    held by whoever writes into the attached database: no checkpoint passes while others do.
+    """
 
-    def __init__(self, instance: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, instance: duckdb.DuckDBPyConnection, writing: threading.Lock) -> None:
         self._instance = instance
+        self._writing = writing
         self._lock = threading.Lock()
         self._table = _Table(NO_HOURS)
         self._old: list[_Table] = []
         self._tables = self._files = 0
         self._seen: Snapshot | None = None
         self._busy = False
+        self._not_before = 0.0
         self._thread = ThreadPoolExecutor(1, "hours")
 
     @contextmanager
@@ -79,9 +86,7 @@ class HeldHours:
         with self._lock:
             table = self._table
             table.readers += 1
-            if self._seen is not gold and not self._busy:
-                self._seen, self._busy = gold, True
-                self._thread.submit(self._take, gold)
+            self._follow(gold)
         try:
             yield table.hours
         finally:
@@ -92,25 +97,58 @@ class HeldHours:
         """End the thread."""
         self._thread.shutdown()
 
+    def _follow(self, gold: Snapshot) -> None:
+        if self._seen is gold or self._busy or time.monotonic() < self._not_before:
+            return
+        try:
+            self._thread.submit(self._take, gold)
+        except RuntimeError as error:
+            # It has ended, with an instance that is no more, or there is no memory for it.
+            log.warning("hours of gold: %s", error)
+            self._not_before = time.monotonic() + _PAUSE_SECONDS
+            return
+        self._seen, self._busy = gold, True
+
     # --- in the thread ---
 
     def _take(self, gold: Snapshot) -> None:
+        done = False
         try:
             with self._instance.cursor() as cursor:
-                self._renew(cursor, gold)
+                try:
+                    self._renew(cursor, gold)
+                    done = True
+                finally:
+                    self._drop_old(cursor)
         except duckdb.Error as error:
             # A file that vacuum took meanwhile, or no memory: queries read the files.
             log.warning("hours of gold: %s", error)
+        except Exception:
+            log.exception("hours of gold")
         finally:
             with self._lock:
                 self._busy = False
+                if not done:
+                    self._seen, self._not_before = None, time.monotonic() + _PAUSE_SECONDS
 
     def _renew(self, cursor: duckdb.DuckDBPyConnection, gold: Snapshot) -> None:
-        """Another table, with the rows of the files that this version has; the newest come first."""
-        before = self._table.hours
+        """Another table, with the rows of the files that this version has."""
         self._tables += 1
         name = f"recent.hours_{self._tables}"
-        cursor.execute(f"create table {name} ({_TABLE})")
+        self._write(cursor, f"create table {name} ({_TABLE})")
+        gone = _Table(Hours(name))
+        try:
+            files = self._fill(cursor, name, gold)
+            self._write(cursor, "checkpoint recent")
+            with self._lock:
+                gone, self._table = self._table, _Table(Hours(name, files))
+        finally:
+            with self._lock:
+                self._old.append(gone)
+
+    def _fill(self, cursor: duckdb.DuckDBPyConnection, name: str, gold: Snapshot) -> dict[str, int]:
+        """Write the rows, the newest first; the files, by their numbers."""
+        before = self._table.hours
         files: dict[str, int] = {}
         rows = 0
         for path in sorted(gold.paths, reverse=True):
@@ -122,16 +160,23 @@ class HeldHours:
                 source = f"read_parquet({sql_list([path])}, hive_partitioning = false)"
                 found = f"{self._files}, {_ADDED_UP} from {source} group by all"
                 files[path] = self._files
-            added = cursor.execute(f"insert into {name} select {found}").fetchone()
-            rows += added[0] if added else 0
+            rows += self._write(cursor, f"insert into {name} select {found}")
             if rows > _MOST_ROWS:
                 break
-        cursor.execute("checkpoint recent")
+        return files
+
+    def _write(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> int:
+        """Execute what writes; the rows that it wrote."""
+        with self._writing:
+            written = cursor.execute(sql).fetchone()
+        return int(written[0]) if written and isinstance(written[0], int) else 0
+
+    def _drop_old(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Tables that no query reads any more; one that stays is tried again with the next."""
         with self._lock:
-            self._old.append(self._table)
-            self._table = _Table(Hours(name, files))
             gone = [old for old in self._old if not old.readers]
-            self._old = [old for old in self._old if old.readers]
         for old in gone:
             if old.hours.table:
-                cursor.execute(f"drop table {old.hours.table}")
+                self._write(cursor, f"drop table {old.hours.table}")
+            with self._lock:
+                self._old.remove(old)

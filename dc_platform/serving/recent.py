@@ -51,8 +51,10 @@ _ATTACH = "attach ':memory:' as recent (row_group_size 16384, compress true)"
 _TOGETHER = 32
 # A tail of more rows is asked as the Arrow table that it is.
 _TAIL_ROWS = 100_000
-# A pause after each copying, so many times as long: a quarter of a core at most.
+# A pause after each copying, so many times as long: a quarter of a core at most. And so many seconds
+# at most, and after what failed.
 _REST = 3.0
+_MOST_REST = 1.0
 # So many dead rows are no reason to write the table anew.
 _FEW_ROWS = 10_000
 
@@ -98,7 +100,9 @@ class RecentRows:
     def __init__(self, instance: duckdb.DuckDBPyConnection, *, memory_mb: int) -> None:
         self._bytes = memory_mb * 2**20
         self.instance = instance
-        self._hours = HeldHours(instance)
+        # Of who writes into the attached database: no checkpoint passes while others do.
+        self._writing = threading.Lock()
+        self._hours = HeldHours(instance, self._writing)
         self._lock = threading.Lock()
         instance.execute(_ATTACH)
         self._tables = 0
@@ -144,28 +148,54 @@ class RecentRows:
             self._version = view.silver.version
             self._seen, self._next = weakref.ref(view), view
             if not self._busy:
+                try:
+                    self._thread.submit(self._run)
+                except RuntimeError as error:
+                    # It has ended, with an instance that is no more, or there is no memory for it.
+                    log.warning("recent rows: %s", error)
+                    self._seen = self._next = None
+                    return
                 self._busy = True
-                self._thread.submit(self._run)
 
     # --- in the thread ---
 
     def _run(self) -> None:
         """Follow until there is no newer view."""
-        while True:
-            with self._lock:
-                view, self._next = self._next, None
-                if view is None or not self._bytes:
-                    self._busy = False
-                    return
-            begun = time.monotonic()
-            try:
-                with self.instance.cursor() as cursor:
+        try:
+            while self._follow_next():
+                pass
+        except BaseException:
+            # The next view begins anew.
+            self._busy = False
+            raise
+
+    def _follow_next(self) -> bool:
+        """Follow the newest view; False where there is none."""
+        with self._lock:
+            view, self._next = self._next, None
+            if view is None or not self._bytes:
+                self._busy = False
+                return False
+        begun, done = time.monotonic(), False
+        try:
+            with self.instance.cursor() as cursor:
+                try:
                     self._take(cursor, view)
-            except duckdb.Error as error:
-                # A file that vacuum took meanwhile, or no memory: queries read the files.
-                log.warning("recent rows: %s", error)
-            del view
-            self._closed.wait(min(1.0, _REST * (time.monotonic() - begun)))
+                    done = True
+                finally:
+                    self._drop_old(cursor)
+        except duckdb.Error as error:
+            # A file that vacuum took meanwhile, or no memory: queries read the files.
+            log.warning("recent rows: %s", error)
+        except Exception:
+            log.exception("recent rows")
+        del view
+        spent = time.monotonic() - begun
+        self._closed.wait(min(_MOST_REST, _REST * spent) if done else _MOST_REST)
+        if not done:
+            # The next query has it tried again.
+            self._seen = None
+        return True
 
     def _take(self, cursor: duckdb.DuckDBPyConnection, view: View) -> None:
         wanted = young(view.silver, self._bytes)
@@ -186,10 +216,9 @@ class RecentRows:
         lacking = view.silver.lacking(SILVER_EVENTS)
         for start in range(0, len(missing), _TOGETHER):
             self._add(cursor, missing[start : start + _TOGETHER], lacking, wanted)
-            cursor.execute("checkpoint recent")
+            self._write(cursor, "checkpoint recent")
         if (self._table, self._table.used) != before:
-            cursor.execute("checkpoint recent")
-        self._drop_old(cursor)
+            self._write(cursor, "checkpoint recent")
 
     def _renew(
         self,
@@ -198,29 +227,31 @@ class RecentRows:
         chunks: Mapping[Chunk, tuple[int, int]],
     ) -> None:
         """Another table with the rows that are still wanted."""
-        new = self._new()
+        gone = new = self._new()
         kept = [*files.values(), *chunks.values()]
-        if kept:
-            condition = _among("file", (number for number, _ in kept))
-            rows = f"select * from {self._table.name} where {condition}"
-            cursor.execute(f"insert into {new.name} {rows}")
-        new.files = dict(files)
-        new.chunks.update(chunks)
-        new.rows, new.used = sum(rows for _, rows in kept), self._table.used
-        with self._lock:
-            self._old.append(self._table)
-            self._table = new
+        try:
+            if kept:
+                condition = _among("file", (number for number, _ in kept))
+                rows = f"select * from {self._table.name} where {condition}"
+                self._write(cursor, f"insert into {new.name} {rows}")
+            new.files = dict(files)
+            new.chunks.update(chunks)
+            new.rows, new.used = sum(rows for _, rows in kept), self._table.used
+            with self._lock:
+                gone, self._table = self._table, new
+        finally:
+            with self._lock:
+                self._old.append(gone)
 
     def _add_chunk(self, cursor: duckdb.DuckDBPyConnection, chunk: Chunk) -> None:
-        table, number = self._table, self._table.used + 1
+        table, [number] = self._table, self._numbers(1)
         assert chunk.table is not None
         rows: pa.Table = whole(chunk.table, SILVER_EVENTS.file_schema)
         cursor.register("chunk", rows)
-        cursor.execute(f"insert into {table.name} select {number}, {COLUMNS} from chunk")
+        self._write(cursor, f"insert into {table.name} select {number}, {COLUMNS} from chunk")
         cursor.unregister("chunk")
         with self._lock:
             table.chunks[chunk] = (number, chunk.rows)
-            table.used = number
             table.rows += chunk.rows
 
     def _add(
@@ -231,30 +262,42 @@ class RecentRows:
         rows_of: Mapping[str, int],
     ) -> None:
         table = self._table
-        numbers = {path: table.used + n for n, path in enumerate(paths, 1)}
+        numbers = dict(zip(paths, self._numbers(len(paths)), strict=True))
         parts = [
             f"select {number}, {COLUMNS} from ({_file_sql(path, lacking)})"
             for path, number in numbers.items()
         ]
-        cursor.execute(f"insert into {table.name} {' union all '.join(parts)}")
+        self._write(cursor, f"insert into {table.name} {' union all '.join(parts)}")
         with self._lock:
             table.files = {**table.files, **{p: (n, rows_of[p]) for p, n in numbers.items()}}
-            table.used += len(paths)
             table.rows += sum(rows_of[path] for path in paths)
+
+    def _numbers(self, count: int) -> range:
+        """Numbers that no rows have; nor get others, when these are there although writing failed."""
+        with self._lock:
+            self._table.used += count
+            return range(self._table.used - count + 1, self._table.used + 1)
+
+    def _write(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+        with self._writing:
+            cursor.execute(sql)
 
     def _new(self) -> _Table:
         self._tables += 1
         name = f"recent.rows_{self._tables}"
         empty = empty_select(SILVER_EVENTS.file_schema)
-        self.instance.cursor().execute(f"create table {name} as select 0 as file, * from ({empty})")
+        with self.instance.cursor() as cursor:
+            self._write(cursor, f"create table {name} as select 0 as file, * from ({empty})")
         return _Table(name)
 
     def _drop_old(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Tables that no query reads any more; one that stays is tried again with the next view."""
         with self._lock:
             gone = [table for table in self._old if not table.readers]
-            self._old = [table for table in self._old if table.readers]
         for table in gone:
-            cursor.execute(f"drop table {table.name}")
+            self._write(cursor, f"drop table {table.name}")
+            with self._lock:
+                self._old.remove(table)
 
 
 def young(snapshot: Snapshot, most_bytes: int) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from dc_platform.contracts.gold import EVENTS_HOURLY
@@ -61,6 +62,22 @@ def held(planned: Planned) -> set[str]:
         return set(found.hours.files)
 
 
+def in_memory(planned: Planned, gold: Snapshot) -> set[str]:
+    """The same of a version, without a query."""
+    with planned.served.engine._recent.of(planned.view(), gold) as found:
+        return set(found.hours.files)
+
+
+def tables(planned: Planned) -> int:
+    """How many tables of hours there are."""
+    sql = (
+        "select count(*) from duckdb_tables() where database_name = 'recent'"
+        " and table_name like 'hours%'"
+    )
+    with planned.served.engine._recent.instance.cursor() as cursor:
+        return int(cursor.execute(sql).fetchall()[0][0])
+
+
 def agree(planned: Planned) -> None:
     view = planned.view()
     for tenant in ("default", "other", "nobody"):
@@ -99,4 +116,71 @@ def test_a_part_of_the_files_is_enough(planned: Planned, monkeypatch: pytest.Mon
     monkeypatch.setattr("dc_platform.serving.hours._MOST_ROWS", 1)
     wait_for(lambda: len(held(planned)) == 1)
     assert len(newest(planned).paths) > 1
+    agree(planned)
+
+
+def test_what_fails_leaves_nothing_and_is_tried_again(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dc_platform.serving.hours._PAUSE_SECONDS", 0)
+    gold = newest(planned)
+    lost = Path(min(gold.paths))
+    content = lost.read_bytes()
+    lost.unlink()
+    wait_for(lambda: not in_memory(planned, gold) and len(caplog.records) >= 3)
+    lost.write_bytes(content)
+    wait_for(lambda: in_memory(planned, gold) == set(gold.paths))
+    assert tables(planned) == 1
+
+
+def test_what_fails_is_not_tried_again_at_once(
+    planned: Planned, caplog: pytest.LogCaptureFixture
+) -> None:
+    gold = newest(planned)
+    Path(min(gold.paths)).unlink()
+    hours = planned.served.engine._recent._hours
+    wait_for(lambda: not in_memory(planned, gold) and caplog.records and not hours._busy)
+    for _ in range(10):
+        in_memory(planned, gold)
+    assert (len(caplog.records), hours._busy, tables(planned)) == (1, False, 0)
+
+
+def test_nobody_else_writes_while_they_are_written(
+    planned: Planned, caplog: pytest.LogCaptureFixture
+) -> None:
+    recent, gold = planned.served.engine._recent, newest(planned)
+    with recent.instance.cursor() as cursor, recent._writing:
+        cursor.execute("begin")
+        cursor.execute("create table recent.other (a int)")
+        assert not in_memory(planned, gold)
+        cursor.execute("commit")
+    wait_for(lambda: in_memory(planned, gold) == set(gold.paths))
+    assert not caplog.records
+
+
+def test_a_table_that_could_not_be_dropped_goes_later(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = planned.served.engine._recent._hours
+    write, failed = hours._write, []
+
+    def once(cursor: duckdb.DuckDBPyConnection, sql: str) -> int:
+        if sql.startswith("drop") and not failed:
+            failed.append(sql)
+            raise duckdb.OutOfMemoryException("no memory")
+        return write(cursor, sql)
+
+    monkeypatch.setattr(hours, "_write", once)
+    wait_for(lambda: held(planned) == set(newest(planned).paths))
+    land(planned.lake, [event(90)])
+    planned.gold()
+    wait_for(lambda: held(planned) == set(newest(planned).paths) and failed)
+    wait_for(lambda: in_memory(planned, newest(planned)) and tables(planned) == 1)
+
+
+def test_a_query_on_an_instance_that_was_closed_reads_the_files(planned: Planned) -> None:
+    planned.served.engine.close()
+    gold = newest(planned)
+    assert in_memory(planned, gold) == set()
+    assert in_memory(planned, gold) == set()
     agree(planned)

@@ -136,6 +136,74 @@ def holds_tail(recent: RecentRows, seen: View) -> bool:
         return held.tail
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_what_fails_is_tried_again_and_never_there_twice(
+    tmp_path: Path,
+    instance: duckdb.DuckDBPyConnection,
+    recent: RecentRows,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    written: bool,
+) -> None:
+    """No memory for Python, before rows were written or right after that."""
+    monkeypatch.setattr("dc_platform.serving.recent._MOST_REST", 0.01)
+    write, failed = recent._write, []
+
+    def once(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+        if sql.startswith("insert") and len(failed) < 2:
+            failed.append(sql)
+            if written:
+                write(cursor, sql)
+            raise MemoryError
+        write(cursor, sql)
+
+    monkeypatch.setattr(recent, "_write", once)
+    seen = view(Lake(str(tmp_path)), [block(lines(0, 5), 0)], [[block(lines(5, 8), 1)]])
+    wait_for(lambda: holds_tail(recent, seen) and has(recent, seen.silver, 1))
+    assert len(failed) == len(caplog.records) == 2
+    with recent.of(seen) as held:
+        assert rows(instance, seen, held) == rows(instance, seen, Held())
+
+
+def test_a_copy_that_fails_leaves_nothing(
+    tmp_path: Path,
+    instance: duckdb.DuckDBPyConnection,
+    recent: RecentRows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dc_platform.serving.recent._MOST_REST", 0.01)
+    lake = Lake(str(tmp_path))
+    old = [land(lake, start, start + 5) for start in (0, 5)][-1]
+    wait_for(lambda: has(recent, old, 2))
+    write, failed = recent._write, []
+
+    def thrice(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+        if " select * from recent." in sql and len(failed) < 3:
+            failed.append(sql)
+            raise duckdb.OutOfMemoryException("no memory")
+        write(cursor, sql)
+
+    monkeypatch.setattr(recent, "_write", thrice)
+    dead = chunk([block(lines(20, 40), 9)])
+    newest = View(merge(lake, old, ordered=False), {}, (dead,))
+    wait_for(lambda: holds_tail(recent, newest))
+    # Two dead files and a dead chunk are more than what is live.
+    later = View(newest.silver, {}, (chunk([block(lines(60, 61), 99)]),))
+    wait_for(lambda: holds_tail(recent, later) and len(failed) == 3)
+    tables = "select count(*) from duckdb_tables() where database_name = 'recent'"
+    wait_for(lambda: instance.cursor().execute(tables).fetchall() == [(1,)])
+    with recent.of(later) as held:
+        assert rows(instance, later, held) == rows(instance, later, Held())
+
+
+def test_a_query_after_the_end_reads_the_files(tmp_path: Path, recent: RecentRows) -> None:
+    seen = View(land(Lake(str(tmp_path)), 0, 5), {})
+    recent._thread.shutdown()
+    assert has(recent, seen.silver, 0)
+    recent.close()
+    assert has(recent, seen.silver, 0)
+
+
 def test_memory_is_bounded(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     snapshot = [land(lake, start, start + 5) for start in (0, 5, 10)][-1]
