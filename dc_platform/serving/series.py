@@ -90,7 +90,8 @@ def shaped(
     if shape.back:
         past = ask(_moved(from_us, -shape.back * 1000), _moved(to_us, -shape.back * 1000))
     grid = _grid(points, past, shape, from_us, to_us, span)
-    if len(grid.keys) * grid.length > most:
+    # Without a datapoint there are no series, and still the spans are looked at.
+    if max(1, len(grid.keys)) * grid.length > most:
         raise MetricError(
             f"granularity: these are more than {most} datapoints; ask for longer spans, less time or"
             " fewer dimensions"

@@ -146,6 +146,9 @@ def test_by_hand_for_random_series() -> None:
 def test_too_much_is_refused() -> None:
     with pytest.raises(MetricError, match="more than 5 datapoints"):
         series(POINTS, Shape("zero"), 0, 7, most=5)
+    for shape in (Shape("zero"), Shape("none", 2), Shape("none", 1, DAY)):
+        with pytest.raises(MetricError, match="more than 1000 datapoints"):
+            series([], shape, -(10**6), 10**6)
     with pytest.raises(MetricError, match="multiple of the granularity"):
         series(POINTS, Shape("none", 1, 60_000), 0, 7)
 
