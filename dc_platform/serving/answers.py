@@ -64,6 +64,8 @@ class _Asked:
         self._view = view
         self._tenant_id = tenant_id
         self._explain = explain
+        # One for all statements.
+        self._until = engine.deadline()
         self._steps: list[dict[str, Any]] = []
 
     def table(self, statement: Statement) -> pa.Table:
@@ -104,7 +106,9 @@ class _Asked:
             else:
                 sql_of = partial(chosen.sql, statement.parts, columns, ())
             hourly = None if statement.by_source else chosen.gold.snapshot
-            return self._engine.run_planned(sql_of, self._view, parameters, hourly=hourly)
+            return self._engine.run_planned(
+                sql_of, self._view, parameters, hourly=hourly, until=self._until
+            )
         return self._engine.run_on_events(
             statement.sql,
             self._view,
@@ -113,6 +117,7 @@ class _Asked:
             from_us=statement.from_us,
             to_us=statement.to_us,
             equalities=statement.equalities,
+            until=self._until,
         )
 
     # --- explain ---

@@ -171,15 +171,20 @@ class Engine:
         from_us: int | None,
         to_us: int | None,
         equalities: Sequence[Equality] = (),
+        until: float | None = None,
     ) -> pa.Table:
-        """The rows of our own SQL over `events`. `equalities` hold for all events that it looks at."""
+        """The rows of our own SQL over `events`. `equalities` hold for all events that it looks at.
+        `until`: a `deadline` that it shares with others.
+        """
         with self._cursor_on(view) as (cursor, held):
             if equalities:
                 names = f"{sql} {view.where(tenant_id)}"
-                view = self._needles.narrow(cursor, view, held, (from_us, to_us), equalities, names)
+                view = self._needles.narrow(
+                    cursor, view, held, (from_us, to_us), equalities, names, until
+                )
             events = view.events_sql(tenant_id, from_us, to_us, held)
             # A name of WITH, not a view: that is bound twice and takes 0.6 ms to make.
-            with Clock(cursor, self._deadlines).running():
+            with Clock(cursor, self._deadlines, until).running():
                 return all_rows(
                     cursor.execute(f"with events as not materialized ({events}) {sql}", parameters)
                 )
@@ -204,15 +209,20 @@ class Engine:
         parameters: dict[str, Any],
         *,
         hourly: Snapshot | None = None,
+        until: float | None = None,
     ) -> pa.Table:
         """The rows of our own SQL over parts of a view; `sql` makes it of what is held in memory, of
         `hourly`, a version of gold.events_hourly, too.
         """
         with (
             self._cursor_on(view, hourly) as (cursor, held),
-            Clock(cursor, self._deadlines).running(),
+            Clock(cursor, self._deadlines, until).running(),
         ):
             return all_rows(cursor.execute(sql(held), parameters))
+
+    def deadline(self) -> float:
+        """When a query that begins now must have ended, by `time.monotonic`."""
+        return time.monotonic() + self._deadlines.seconds
 
     def found(
         self, view: View, from_us: int | None, to_us: int | None, equalities: Sequence[Equality]

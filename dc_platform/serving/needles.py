@@ -13,7 +13,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -107,16 +107,17 @@ class Needles:
         span: Span,
         equalities: Sequence[Equality],
         sql: str,
+        until: float | None = None,
     ) -> View:
         """The view, with those files apart of which the cursor now has the rows that can match. Columns
         that `sql` does not name are null there. Raises QueryTimeoutError after as long as a query may
-        take.
+        take, or at `until` (`time.monotonic`).
         """
         found = self.find(cursor, view, held, span, equalities)
         if not found.usable:
             return view
         try:
-            table = self._read(found, sql)
+            table = self._read(found, sql, until)
         except (OSError, pa.ArrowException) as error:
             # A file that is gone: DuckDB says so, or finds that it is not needed.
             log.warning("needles: %s", error)
@@ -161,28 +162,26 @@ class Needles:
             self._indexes = {p: found for p, found in self._indexes.items() if p in live}
             self._footers = {p: found for p, found in self._footers.items() if p in live}
 
-    def _read(self, found: Found, sql: str) -> pa.Table | None:
+    def _read(self, found: Found, sql: str, until: float | None) -> pa.Table | None:
         """The rows; None where they are too large."""
         names = [name for name in SCHEMA.names if re.search(rf"\b{name}\b", sql)]
-        until = time.monotonic() + self._seconds
+        room = _Room(_MOST_BYTES, self._seconds, until)
         chosen = [(path, rows) for path, rows in found.rows.items() if len(rows)]
 
         def read(path: str, rows: U64) -> pa.Table | None:
-            if time.monotonic() > until:
-                raise QueryTimeoutError(self._seconds)
-            return _read(path, self._footer(path), names, rows)
+            return _read(path, self._footer(path), names, rows, room) if room.take(0) else None
 
         # Older files lack columns.
         tables = [SCHEMA.empty_table().select(names)]
-        size = 0
         reading = [self._threads.submit(read, *each) for each in chosen]
         try:
             for each in reading:
                 table = each.result()
-                if table is None or (size := size + table.nbytes) > _MOST_BYTES:
+                if table is None:
                     return None
                 tables.append(table)
         finally:
+            room.close()
             for each in reading:
                 each.cancel()
         return whole(pa.concat_tables(tables, promote_options="default"), SCHEMA)
@@ -240,9 +239,34 @@ def _rows_of(index: Mapping[str, Field], wanted: Sequence[tuple[str, Sequence[in
     return rows
 
 
-def _read(path: str, footer: _Footer, names: Sequence[str], rows: U64) -> pa.Table | None:
-    """Some rows of a file, ascending, in those of the columns that it has; None where they are too
-    large.
+class _Room:
+    """The bytes, and the time, that all files of a query share. Thread-safe."""
+
+    def __init__(self, most_bytes: int, seconds: float, until: float | None = None) -> None:
+        self._lock = threading.Lock()
+        self._left = most_bytes
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds if until is None else until
+
+    def take(self, size: int) -> bool:
+        """Whether there was room for so many bytes; raises QueryTimeoutError."""
+        if time.monotonic() > self._until:
+            raise QueryTimeoutError(self._seconds)
+        with self._lock:
+            self._left -= size
+            return self._left >= 0
+
+    def close(self) -> None:
+        """Nobody waits for the rows any more."""
+        with self._lock:
+            self._left = -1
+
+
+def _read(
+    path: str, footer: _Footer, names: Sequence[str], rows: U64, room: _Room
+) -> pa.Table | None:
+    """Some rows of a file, ascending, in those of the columns that it has; None where there is no room
+    for them.
     """
     columns = [name for name in names if name in footer.columns]
     groups = np.searchsorted(footer.starts, rows, "right") - 1
@@ -250,23 +274,22 @@ def _read(path: str, footer: _Footer, names: Sequence[str], rows: U64) -> pa.Tab
     with pq.ParquetFile(path, metadata=footer.metadata, memory_map=True) as file:
         for group in np.unique(groups).tolist():
             within = (rows[groups == group] - footer.starts[group]).astype(np.int64)
-            parts += _read_group(file, group, columns, within)
-            if sum(part.nbytes for part in parts) > _MOST_BYTES:
-                return None
+            for part in _parts_of(file, group, columns, within):
+                if not room.take(part.nbytes):
+                    return None
+                parts.append(part)
     return pa.Table.from_batches(parts)
 
 
-def _read_group(
+def _parts_of(
     file: pq.ParquetFile, group: int, columns: Sequence[str], rows: np.ndarray
-) -> list[pa.RecordBatch]:
-    parts = []
+) -> Iterator[pa.RecordBatch]:
     start = taken = 0
     size = min(_PIECE_ROWS, group_batch_rows(file, group))
     for batch in file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
         end = int(np.searchsorted(rows, start + len(batch)))
         if end > taken:
-            parts.append(batch.take(pa.array(rows[taken:end] - start)))
+            yield batch.take(pa.array(rows[taken:end] - start))
         start, taken = start + len(batch), end
         if taken == len(rows):
             break
-    return parts

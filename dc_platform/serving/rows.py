@@ -37,6 +37,10 @@ class QueryTimeoutError(PlatformError):
         )
 
 
+# An interrupt that comes just before the statement begins is lost, so there are others.
+_AGAIN_SECONDS = 1.0
+
+
 class Deadlines:
     """Ends queries that run for longer than `seconds` at a time, from one thread: one of its own for
     each query took 0.2 ms.
@@ -45,13 +49,19 @@ class Deadlines:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._changed = threading.Condition()
-        # In the order of their ends.
         self._ends: dict[Clock, float] = {}
         self._thread: threading.Thread | None = None
-        self._idle = False
+        # When the thread looks again; None: when it is told to.
+        self._next: float | None = None
 
-    def begin(self, clock: Clock) -> None:
-        """From now on the clock has `seconds`; raises RetriableError when there is no thread for it."""
+    def begin(self, clock: Clock, until: float | None = None) -> None:
+        """From now on the clock has `seconds`, and not longer than `until` (`time.monotonic`). Raises
+        QueryTimeoutError when that is over, RetriableError when there is no thread for it.
+        """
+        now = time.monotonic()
+        end = now + self.seconds if until is None else min(until, now + self.seconds)
+        if end <= now:
+            raise QueryTimeoutError(self.seconds)
         with self._changed:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
@@ -62,8 +72,8 @@ class Deadlines:
                         "another query had just taken the memory there was"
                     ) from error
                 self._thread = thread
-            self._ends[clock] = time.monotonic() + self.seconds
-            if self._idle:
+            self._ends[clock] = end
+            if self._next is None or end < self._next:
                 self._changed.notify()
 
     def end(self, clock: Clock) -> None:
@@ -77,23 +87,28 @@ class Deadlines:
                 now = time.monotonic()
                 late = [clock for clock, end in self._ends.items() if end <= now]
                 for clock in late:
-                    del self._ends[clock]
+                    self._ends[clock] = now + _AGAIN_SECONDS
                     clock.expire()
-                first = next(iter(self._ends.values()), None)
-                self._idle = first is None
-                rung = self._changed.wait(self.seconds if first is None else first - now)
-                if self._idle and not rung and not self._ends:
+                self._next = min(self._ends.values(), default=None)
+                pause = self.seconds if self._next is None else self._next - now
+                if not self._changed.wait(pause) and self._next is None and not self._ends:
                     # Nobody asks; the next query begins another one.
                     self._thread = None
                     return
 
 
 class Clock:
-    """Interrupts a cursor that works past its deadline."""
+    """Interrupts a cursor that works past its deadline, `until` at the latest."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        deadlines: Deadlines,
+        until: float | None = None,
+    ) -> None:
         self._cursor = cursor
         self._deadlines = deadlines
+        self._until = until
         self._expired = False
         # Somebody ended the query; from then on it is of no use to anybody.
         self.ended = False
@@ -101,7 +116,7 @@ class Clock:
     @contextmanager
     def running(self) -> Iterator[None]:
         """DuckDB works within the block; its errors come out as ours."""
-        self._deadlines.begin(self)
+        self._deadlines.begin(self, self._until)
         try:
             yield
         except (duckdb.InterruptException, duckdb.InvalidInputException, OSError) as error:

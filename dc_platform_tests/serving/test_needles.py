@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,8 +19,10 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.payload_index import PayloadIndex
 from dc_platform.lake.rewrite import SORTED, write_rows
 from dc_platform.lake.table import LakeTable
+from dc_platform.serving import needles
 from dc_platform.serving.answers import answer
 from dc_platform.serving.query import Query
+from dc_platform.serving.rows import QueryTimeoutError
 from dc_platform.serving.view import View
 from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.lake import DAY, older, silver_row, silver_table, write_silver
@@ -80,8 +84,7 @@ class Both:
         self.plain = Served(
             directory / "plain", lake_uri=self.served.settings.lake, query_cache_mb=0
         )
-        needles = self.plain.engine._needles
-        needles.narrow = lambda cursor, view, *more: view  # type: ignore[method-assign]
+        self.plain.engine._needles.narrow = lambda cursor, view, *more: view  # type: ignore[method-assign]
         self.index = PayloadIndex(self.lake, FIELDS)
 
     def write(
@@ -204,6 +207,33 @@ def test_of_too_much_the_files_are_scanned(
     assert (told["used"], told["rows"], told["matching"]) == (limit != "_MOST_ROWS", 50, 50)
 
 
+def test_all_files_of_a_query_share_the_room(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread notices what the others read, in the midst of a file."""
+    text = f'{{"userId":"u","x":"{0:01000}"}}'
+    [path] = both.view(both.write([text] * 10_000)).silver.paths
+    footer = both.served.engine._needles._footer(path)
+    room = needles._Room(5_000_000, 60)
+    read: list[int] = []
+    parts_of = needles._parts_of
+
+    def parts(*asked: Any) -> Iterator[pa.RecordBatch]:
+        for part in parts_of(*asked):
+            read.append(len(part))
+            yield part
+            room.take(2_000_000)
+
+    monkeypatch.setattr(needles, "_parts_of", parts)
+    rows = np.arange(10_000, dtype=np.uint64)
+    assert needles._read(path, footer, ["payload"], rows, room) is None
+    assert sum(read) < 5000
+    with pytest.raises(QueryTimeoutError):
+        needles._read(path, footer, ["payload"], rows, needles._Room(5_000_000, -1))
+    # Nobody waits for what is read after an answer.
+    room = needles._Room(5_000_000, 60)
+    room.close()
+    assert not room.take(0)
+
+
 def test_large_events_are_read_few_at_a_time(both: Both) -> None:
     texts = [f'{{"userId":"u-{n % 3}","x":"{n:0100000}"}}' for n in range(300)]
     told = both.agree(both.view(both.write(texts)), ("userId", "=", "u-1"), limit=2)
@@ -225,13 +255,13 @@ def test_files_that_lack_a_column_and_files_of_landing(both: Both) -> None:
 def test_what_went_away_is_forgotten(both: Both) -> None:
     one, other = both.write(['{"userId":"u"}']), both.write(['{"userId":"u"}'])
     both.agree(both.view(one, other), ("userId", "=", "u"))
-    needles = both.served.engine._needles
-    assert {path for path in needles._indexes if path.endswith((one, other))}
+    known = both.served.engine._needles
+    assert {path for path in known._indexes if path.endswith((one, other))}
     LakeTable(both.lake, SILVER_EVENTS).rewrite(
         [one, other], write_silver(both.lake, [silver_row(1)] * 2), metadata={}
     )
     both.agree(both.view(), ("userId", "=", "u"))
-    assert not {path for path in needles._indexes if path.endswith((one, other))}
+    assert not {path for path in known._indexes if path.endswith((one, other))}
 
 
 def test_a_file_that_is_gone_is_told_of(both: Both) -> None:

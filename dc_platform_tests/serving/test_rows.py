@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
-from dc_platform.serving.rows import Clock, Deadlines
+import pytest
+
+from dc_platform.serving.rows import Clock, Deadlines, QueryTimeoutError
 from dc_platform_tests.stack.harness import wait_for
 
 
@@ -40,6 +43,38 @@ def test_each_late_query_is_interrupted_once() -> None:
     assert (untouched.interrupts, in_time.ended) == (0, False)
 
 
+def test_statements_of_a_query_end_together() -> None:
+    deadlines = Deadlines(60)
+    other, untouched = clock(deadlines)
+    deadlines.begin(other)
+    until = time.monotonic() + 0.05
+    first, cursor = clock(deadlines)
+    deadlines.begin(first, until)
+    wait_for(lambda: cursor.interrupts == 1)
+    deadlines.end(first)
+    with pytest.raises(QueryTimeoutError, match="longer than 60 s"):
+        deadlines.begin(clock(deadlines)[0], until)
+    # A later one gives no more time than there is.
+    deadlines.seconds = 0.05
+    late, cursor = clock(deadlines)
+    deadlines.begin(late, until + 3600)
+    wait_for(lambda: cursor.interrupts == 1)
+    deadlines.end(late)
+    deadlines.end(other)
+    assert untouched.interrupts == 0
+
+
+def test_a_statement_that_began_after_the_interrupt_gets_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dc_platform.serving.rows._AGAIN_SECONDS", 0.01)
+    deadlines = Deadlines(0.01)
+    late, cursor = clock(deadlines)
+    deadlines.begin(late)
+    wait_for(lambda: cursor.interrupts >= 3)
+    deadlines.end(late)
+
+
 def test_its_thread_ends_and_comes_back() -> None:
     before = threads()
     deadlines = Deadlines(0.05)
@@ -47,4 +82,5 @@ def test_its_thread_ends_and_comes_back() -> None:
         late, cursor = clock(deadlines)
         deadlines.begin(late)
         wait_for(lambda cursor=cursor: cursor.interrupts == 1)  # type: ignore[misc]
+        deadlines.end(late)
         wait_for(lambda: threads() == before)
