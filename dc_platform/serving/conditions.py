@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ Operator = Literal[
 # fmt: on
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 # From here on a double no longer tells an integer from its neighbours.
 _EXACT = 2**53
 _HUGE = 2**126
@@ -41,6 +43,13 @@ _COMPARISONS = {
     ">=": ">=",
 }
 _OF_TEXT = {"contains": "contains", "starts with": "starts_with", "ends with": "ends_with"}
+# One flag is the text, or begins with it.
+_OF_FLAGS = {
+    "contains": "list_contains(flags, {})",
+    "starts with": "list_bool_or(list_transform(flags, lambda flag: starts_with(flag, {})))",
+}
+# What a number is compared with as a number: tags and what is in the payload, and the version.
+_OF_NUMBERS = frozenset({None, "schema_version"})
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,8 @@ def condition_sql(condition: Condition, parameters: Parameters) -> str:
     column = column_of(field)
     if column == "tags" and operator != "exists":
         raise QueryError("filter on metadata.tags: name the tag, as in metadata.tags.region")
-    if column == "flags" and operator not in ("contains", "exists"):
-        raise QueryError("filter on metadata.flags: use contains, or exists")
+    if column == "flags" and operator not in (*_OF_FLAGS, "exists"):
+        raise QueryError("filter on metadata.flags: use contains, starts with, or exists")
     if operator == "exists":
         text = field_sql(field, parameters)
         return f"{text} is {'not ' if value is not False else ''}null"
@@ -82,6 +91,8 @@ def condition_sql(condition: Condition, parameters: Parameters) -> str:
         if not isinstance(value, str):
             raise QueryError(f"filter on {field!r}: {operator!r} needs a string")
         text = field_sql(field, parameters)
+        if column == "flags":
+            return _OF_FLAGS[operator].format(parameters.name(value))
         return f"{_OF_TEXT[operator]}({text}::varchar, {parameters.name(value)})"
     return _compare(field, column, _COMPARISONS[operator], value, parameters)
 
@@ -125,7 +136,7 @@ def _compare(
         value = "true" if value else "false"
     if column == "event_id" and operator in ("=", "<>"):
         return _compare_id(operator, str(value), parameters)
-    if isinstance(value, int | float) and column is None:
+    if isinstance(value, int | float) and column in _OF_NUMBERS:
         return _compare_number(text, operator, value, parameters)
     return f"{text} {operator} {parameters.name(str(value))}"
 
@@ -140,12 +151,16 @@ def _compare_id(operator: str, value: str, parameters: Parameters) -> str:
 
 
 def _compare_number(text: str, operator: str, value: float, parameters: Parameters) -> str:
-    rounded = f"{number_sql(text)} {operator} {parameters.name(_double(value))}"
-    if not isinstance(value, int) or not _EXACT <= abs(value) < _HUGE:
-        return rounded
-    # Ids of 64 bits are integers that a double would confuse.
-    exact = f"try_cast({text} as hugeint) {operator} {parameters.name(value)}::hugeint"
-    return f"case when regexp_full_match({text}, '-?[0-9]+') then {exact} else {rounded} end"
+    holds = f"{number_sql(text)} {operator} {parameters.name(_double(value))}"
+    if isinstance(value, int) and _EXACT <= abs(value) < _HUGE:
+        # Ids of 64 bits are integers that a double would confuse; a hugeint has 38 digits.
+        exact = f"try_cast({text} as hugeint) {operator} {parameters.name(value)}::hugeint"
+        whole = f"regexp_full_match({text}, '-?[0-9]+')"
+        holds = f"coalesce(case when {whole} then {exact} end, {holds})"
+    if operator == "<>":
+        # What is no number is another value.
+        return f"({text} is not null and ({holds}) is not false)"
+    return holds
 
 
 def _double(value: float) -> float:
@@ -162,8 +177,8 @@ def microseconds(name: str, value: Any) -> int | None:
     if isinstance(value, bool):
         raise QueryError(f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}")
     if isinstance(value, int | float):
-        if not -62_135_596_800_000 <= value <= 253_402_300_799_999:
-            raise QueryError(f"{name}: {value} is not within the years 1 to 9999")
+        if not _FIRST_MS <= value <= _LAST_MS:
+            raise _outside(name, value)
         return int(value * 1000)
     try:
         at = datetime.fromisoformat(str(value))
@@ -172,4 +187,16 @@ def microseconds(name: str, value: Any) -> int | None:
             f"{name}: expected epoch milliseconds or ISO 8601, got {value!r}"
         ) from None
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    micros = (at - _EPOCH) // timedelta(microseconds=1)
+    if not _FIRST_MS * 1000 <= micros < (_LAST_MS + 1) * 1000:
+        raise _outside(name, value)
+    return micros
+
+
+def from_url(text: str | None) -> int | str | None:
+    """A time for `microseconds` as a URL has it: what is digits is a number."""
+    return int(text) if text is not None and re.fullmatch(r"-?\d{1,17}", text) else text
+
+
+def _outside(name: str, value: Any) -> QueryError:
+    return QueryError(f"{name}: {value} is not within the years 1 to 9999 (UTC)")

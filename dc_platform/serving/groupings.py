@@ -172,14 +172,7 @@ class Grouping:
 
     def order_sql(self, asked: Sequence[tuple[int, str]]) -> str:
         """As it was asked for; else by time, the first aggregate (greatest first), the other keys."""
-        orders = [f"c{column} {direction} nulls last" for column, direction in asked]
-        keys = range(len(self._keys))
-        if not asked:
-            orders += [f"c{n}" for n in keys if self._keys[n].seconds is not None]
-            orders += [f"c{len(self._keys)} desc nulls last"]
-        taken = {column for column, _ in asked}
-        orders += [f"c{n}" for n in keys if n not in taken]
-        return f" order by {', '.join(orders)}"
+        return _order_sql(self._keys, asked, [f"c{len(self._keys)} desc nulls last"])
 
     def _of_events(self, where: str) -> str:
         keys = [f"{key.sql} as k{n}" for n, key in enumerate(self._keys)]
@@ -211,22 +204,33 @@ class Grouping:
         return f"select {', '.join([*keys, *columns])} from {relation}{by}"
 
 
+def _order_sql(keys: Sequence[Key], asked: Sequence[tuple[int, str]], most: Sequence[str]) -> str:
+    orders = [f"c{column} {direction} nulls last" for column, direction in asked]
+    if not asked:
+        orders += [f"c{n}" for n, key in enumerate(keys) if key.seconds is not None]
+        orders += most
+    taken = {column for column, _ in asked}
+    orders += [f"c{n}" for n in range(len(keys)) if n not in taken]
+    return f" order by {', '.join(orders)}"
+
+
 def topped(
     keys: Sequence[str],
     field: str | None,
     k: int,
     parameters: Parameters,
     where: Callable[[], str],
+    asked: Sequence[tuple[int, str]] = (),
 ) -> str:
     """A SELECT of the keys and, per group, the k most frequent values of a field with their weights; of
-    values that are as frequent those that sort first. Groups without a value have no row.
+    values that are as frequent those that sort first. Groups without a value have no row. They come in
+    the order of the keys that is `asked` for, else by time and the other keys.
     """
     if not field or field == "*":
         raise QueryError("aggregation TOPK needs a field")
     names = [f"k{n}" for n in range(len(keys))]
-    rows = [
-        f"{key_of(key, parameters).sql} as {name}" for key, name in zip(keys, names, strict=True)
-    ]
+    found = [key_of(key, parameters) for key in keys]
+    rows = [f"{key.sql} as {name}" for key, name in zip(found, names, strict=True)]
     rows += [f"{field_sql(field, parameters)}::varchar as v", "sample_rate"]
     all_keys = "".join(f"{name}, " for name in names)
     counted = (
@@ -237,6 +241,6 @@ def topped(
     apart = f"partition by {', '.join(names)} " if names else ""
     placed = f"select *, row_number() over ({apart}order by w desc, v) as place from ({counted})"
     shown = "".join(f"{name} as c{n}, " for n, name in enumerate(names))
-    by = f" group by {', '.join(names)} order by {', '.join(names)}" if names else ""
-    found = "coalesce(list({'value': v, 'count': w} order by place), [])"
-    return f"select {shown}{found} as c{len(names)} from ({placed}) where place <= {k}{by}"
+    by = f" group by {', '.join(names)}{_order_sql(found, asked, ())}" if names else ""
+    values = "coalesce(list({'value': v, 'count': w} order by place), [])"
+    return f"select {shown}{values} as c{len(names)} from ({placed}) where place <= {k}{by}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from dc_platform.contracts.fields import seconds_of
 from dc_platform.contracts.metrics import DefinedMetric, MetricError
 from dc_platform.registry.metrics import Metrics
 from dc_platform.serving.answers import completeness
-from dc_platform.serving.conditions import microseconds
+from dc_platform.serving.conditions import from_url, microseconds
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.metric_plan import SOURCE, MetricPlan
 from dc_platform.serving.refusals import KNOWN, refusal
@@ -74,8 +73,8 @@ def get_metric(
         points = shaped(
             ask,
             Shape(fill, window, back_of(compare) * 1000),
-            from_us=microseconds("from", _time(from_)),
-            to_us=microseconds("to", _time(to)),
+            from_us=microseconds("from", from_url(from_)),
+            to_us=microseconds("to", from_url(to)),
             span=seconds * 1000,
             most=MAX_DATAPOINTS,
         )
@@ -147,8 +146,3 @@ def _seconds(granularity: str) -> int:
     if found is None:
         raise MetricError(f"granularity: a number and s, m, h or d, as in 5m; got {granularity!r}")
     return found
-
-
-def _time(text: str | None) -> int | str | None:
-    """What was digits in the URL is a number."""
-    return int(text) if text is not None and re.fullmatch(r"-?\d{1,17}", text) else text

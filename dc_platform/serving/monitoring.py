@@ -13,7 +13,7 @@ from dc_platform.registry.access import need_scope
 from dc_platform.registry.sources import Sources
 from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.alerts import Ledger, of_health
-from dc_platform.serving.conditions import microseconds
+from dc_platform.serving.conditions import from_url, microseconds
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.health import health
 from dc_platform.serving.measures import METRICS, Measures, Window
@@ -136,10 +136,7 @@ def _names(sources: Sources, reader: TokenOwner) -> Any:
 
 
 def _ms(name: str, text: str | None, otherwise: int) -> int:
-    if text is None:
-        return otherwise
-    value = int(text) if text.lstrip("-").isdigit() else text
-    at = microseconds(name, value)
+    at = microseconds(name, from_url(text))
     return otherwise if at is None else at // 1000
 
 

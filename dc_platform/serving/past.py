@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from dc_platform.contracts.ops_tables import TOMBSTONES
 from dc_platform.contracts.tables import SILVER_EVENTS
@@ -68,7 +68,7 @@ class Past:
             return at.value
         micros = microseconds("asOf", at.value)
         assert micros is not None
-        moment = datetime.fromtimestamp(micros / 1e6, UTC)
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
         return version_until(self._lake, SILVER_EVENTS, moment)
 
     def _snapshot(self, version: int) -> Snapshot:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from dc_platform.contracts.fields import Parameters, QueryError
 from dc_platform.serving.conditions import (
@@ -28,6 +30,28 @@ from dc_platform.serving.groupings import Grouping, Part, topped
 Function = Literal["COUNT", "SUM", "AVG", "MIN", "MAX", "P50", "P95", "P99", "UNIQUE", "TOPK"]
 
 
+def whole(value: Any) -> Any:
+    """Checks a text, or each of a list: JSON can escape half of a character, which no text in a table
+    has.
+    """
+    for each in value if isinstance(value, list) else [value]:
+        try:
+            if isinstance(each, str):
+                each.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError(
+                "text", "Input should be text without half of a surrogate pair"
+            ) from None
+    return value
+
+
+def _comparable(value: Any) -> Any:
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, float) and not math.isfinite(each):
+            raise PydanticCustomError("number", "Input should be a finite number")
+    return whole(value)
+
+
 class Filter(BaseModel):
     """One condition; all conditions must hold."""
 
@@ -35,7 +59,7 @@ class Filter(BaseModel):
 
     field: str = Field(min_length=1, max_length=512)
     operator: Operator
-    value: Any = None
+    value: Annotated[Any, AfterValidator(_comparable)] = None
 
     @field_validator("operator", mode="before")
     @classmethod
@@ -50,7 +74,9 @@ class Aggregation(BaseModel):
 
     field: str | None = Field(default=None, max_length=512)
     function: Function
-    group_by: list[str] = Field(default_factory=list, alias="groupBy", max_length=16)
+    group_by: Annotated[list[str], AfterValidator(whole)] = Field(
+        default_factory=list, alias="groupBy", max_length=16
+    )
     alias: str | None = Field(default=None, alias="as", max_length=128)
     k: int = Field(default=10, ge=1, le=1000)
 
@@ -191,8 +217,15 @@ class Compiled:
             for member in members:
                 grouping.add(member.function, member.field)
             found.append(self._groups(grouping, [member.name for member in members]))
-        known = {name for statement in [*found, *tops] for name in statement.columns}
+        known = {name for statement in found for name in statement.columns}
+        known |= {name for statement in tops for name in statement.columns[:-1]}
+        lists = {statement.columns[-1] for statement in tops}
         for order in self._query.order_by:
+            if order.field not in known and order.field in lists:
+                raise QueryError(
+                    f"orderBy: {order.field!r} is a list of values; order by its groupBy, or by a"
+                    " COUNT beside it"
+                )
             if order.field not in known:
                 raise QueryError(
                     f"orderBy: {order.field!r} is no column of the results; there are"
@@ -232,6 +265,7 @@ class Compiled:
             aggregation.k,
             parameters,
             lambda: _where(self._conditions(parameters)),
+            self._ordered_by(keys),
         )
         limit = f" limit {self._query.limit + 1}"
         return Statement(

@@ -8,13 +8,13 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dc_platform.registry.access import need_scope
 from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.answers import answer
 from dc_platform.serving.engine import Engine
-from dc_platform.serving.query import Query
+from dc_platform.serving.query import Query, whole
 from dc_platform.serving.refusals import KNOWN, refusal
 from dc_platform.serving.search import Search, SearchRequest
 from dc_platform.serving.sql import Format, Sql, format_of, stream
@@ -71,7 +71,9 @@ class SqlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     sql: str = Field(min_length=1, max_length=100_000)
-    parameters: list[str | int | float | bool | None] = Field(default_factory=list)
+    parameters: Annotated[list[str | int | float | bool | None], AfterValidator(whole)] = Field(
+        default_factory=list
+    )
     format: Format | None = None
     limit: int | None = Field(None, ge=1)
     as_of: int | str | None = Field(None, alias="asOf")

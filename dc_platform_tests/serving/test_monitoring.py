@@ -274,6 +274,7 @@ def test_older_times_than_are_kept_are_said(recent: Recent) -> None:
     [
         ({"metrics": "cpu"}, "metrics: there is no 'cpu'; there are ingestion_rate"),
         ({"from": "yesterday"}, "from: expected epoch milliseconds or ISO 8601"),
+        ({"to": "--5"}, "to: expected epoch milliseconds or ISO 8601"),
         ({"from": 5, "to": 5}, "from has to be before to"),
         ({"series": "perhaps"}, "series should be a valid boolean"),
     ],

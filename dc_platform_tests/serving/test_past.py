@@ -179,6 +179,12 @@ def test_tombstones_of_others_hide_nothing(scene: Scene) -> None:
     assert scene.count(asOf=version) == 1
 
 
+def test_the_last_moment_is_one(scene: Scene) -> None:
+    scene.land(1)
+    assert scene.count(asOf="9999-12-31T23:59:59.999999") == 1
+    assert "as of version" in scene.sql("select 1 from events", asOf="0001-01-01").json()["detail"]
+
+
 def test_what_is_gone_says_how_far_back_one_can_go(scene: Scene) -> None:
     old = scene.land(1)
     scene.land(2)
@@ -223,6 +229,12 @@ def test_what_cannot_be_asked_is_named(scene: Scene, sql: str, words: str) -> No
     answer = scene.sql(sql)
     assert answer.status_code == 400
     assert words in answer.json()["detail"]
-    for asked, reason in ((-1, "whole number"), ("soon", "asOf: expected"), (10**17, "years 1 to")):
+    for asked, reason in (
+        (-1, "whole number"),
+        ("soon", "asOf: expected"),
+        (10**17, "years 1 to"),
+        ("0001-01-01T00:00:00+14:00", "years 1 to"),
+        ("9999-12-31T23:59:59-14:00", "years 1 to"),
+    ):
         assert reason in scene.sql("select 1 from events", asOf=asked).json()["detail"]
     assert "as it is now" in scene.sql("select 1 from ops.acks", asOf=0).json()["detail"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dc_platform.contracts.fields import QueryError, seconds_of, span_sql
 from dc_platform.serving.query import Compiled, Query
+from dc_platform.serving.rows import QueryTimeoutError
 from dc_platform_tests.gold.lakes import land
 from dc_platform_tests.helpers.events import HOUR, NOW
 from dc_platform_tests.helpers.lake import silver_row
@@ -77,6 +78,13 @@ def test_pages_have_every_event_once_whatever_comes_meanwhile(
             "groupBy 'timestamp:1w': after the colon a number and s, m, h or d",
         ),
         ({"aggregations": [{"function": "TOPK"}]}, "aggregation TOPK needs a field"),
+        (
+            {
+                "orderBy": [{"field": "topk_v"}],
+                "aggregations": [{"function": "TOPK", "field": "v"}, {"function": "COUNT"}],
+            },
+            "orderBy: 'topk_v' is a list of values; order by its groupBy",
+        ),
     ],
 )
 def test_what_makes_no_sense_names_the_member(query: dict[str, Any], words: str) -> None:
@@ -100,6 +108,48 @@ def test_groups_come_in_the_order_that_is_asked_for(planned: Planned) -> None:
         planned.view(), limit=2, aggregations=[{"function": "COUNT", "groupBy": ["v"]}]
     )
     assert (few["more"], len(few["results"]), few["totalCount"]) == (True, 2, 24)
+
+
+def test_most_frequent_values_come_in_the_same_order(planned: Planned) -> None:
+    keys = ["eventType", "timestamp:1h"]
+
+    def ask(order: list[dict[str, str]], limit: int = 1000) -> list[Any]:
+        asked = [{"function": "TOPK", "field": "eventId", "groupBy": keys, "as": "ids"}]
+        answer = planned.ask(planned.view(), aggregations=asked, orderBy=order, limit=limit)
+        return [(r["timestamp:1h"], r["eventType"]) for r in answer["results"]]
+
+    rows = ask([])
+    assert len(rows) == 7
+    assert rows == sorted(rows)
+    by_type = [{"field": "eventType", "direction": "desc"}]
+    assert ask(by_type) == sorted(rows, key=lambda r: (-ord(r[1]), r[0]))
+    assert ask(by_type, limit=2) == ask(by_type)[:2]
+    by_time = [{"field": "timestamp:1h", "direction": "desc"}]
+    assert ask(by_time) == sorted(rows, key=lambda r: (-r[0], r[1]))
+    # A count that is called as the list is can be ordered by.
+    count = {"function": "COUNT", "groupBy": ["eventType"], "as": "ids"}
+    top = {"function": "TOPK", "field": "eventId", "groupBy": ["eventType"], "as": "ids"}
+    answer = planned.ask(planned.view(), aggregations=[count, top], orderBy=[{"field": "ids"}])
+    assert [r["eventType"] for r in answer["results"]] == ["u", "t", "t", "u"]
+
+
+def test_all_statements_of_a_query_have_one_deadline(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = planned.served.engine
+    run, ends = engine.run_on_events, []
+
+    def noted(*asked: Any, until: float, **more: Any) -> Any:
+        ends.append(until)
+        return run(*asked, until=until, **more)
+
+    monkeypatch.setattr(engine, "run_on_events", noted)
+    by = [{"function": "UNIQUE", "field": "page", "groupBy": [f"k{n}"]} for n in range(4)]
+    planned.ask(planned.view(), aggregations=by)
+    assert (len(ends), len(set(ends))) == (4, 1)
+    monkeypatch.setattr(engine, "deadline", lambda: 0.0)
+    with pytest.raises(QueryTimeoutError):
+        planned.ask(planned.view(), aggregations=by, filters=[{"field": "z", "operator": "exists"}])
 
 
 def test_sampled_events_weigh_what_they_stand_for(planned: Planned) -> None:

@@ -43,6 +43,31 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
             {"filters": [{"field": "n", "operator": "=", "value": 1}, {"operator": "like"}]},
             "filters[1].field is missing; filters[1].operator should be '='",
         ),
+        (
+            "query",
+            b'{"filters": [{"field": "n", "operator": "=", "value": "x\\ud800"}]}',
+            "filters[0].value should be text without half of a surrogate pair",
+        ),
+        (
+            "query",
+            b'{"filters": [{"field": "n", "operator": "in", "value": [1, NaN]}]}',
+            "filters[0].value should be a finite number",
+        ),
+        (
+            "query",
+            b'{"aggregations": [{"function": "COUNT", "groupBy": ["a", "\\ud800"]}]}',
+            "aggregations[0].groupBy should be text without",
+        ),
+        (
+            "query",
+            b'{"filters": [{"field": "a\\ud800", "operator": "exists"}]}',
+            "filters[0].field should be a valid string",
+        ),
+        (
+            "sql",
+            b'{"sql": "select ?", "parameters": ["\\ud800"]}',
+            "parameters should be text without half of a surrogate pair",
+        ),
         ("query", [1], "the body should be a valid dictionary"),
         ("query", b'{"limit": ', "the body is not JSON: "),
     ],
