@@ -146,20 +146,33 @@ def _answered(request: Request, body: dict[str, Any], form: Format, tenant_id: s
 
 
 class _Rows:
-    """Results of a query as one batch; what is nested is JSON text."""
+    """Results of a query as one batch, with the columns of all of its rows: groups and events have
+    different ones.
+    """
 
     def __init__(self, found: list[dict[str, Any]]) -> None:
-        plain = msgspec.json.decode(_encode(found), type=list[dict[str, Any]])
-        rows = [{name: _flat(value) for name, value in row.items()} for row in plain]
-        self._batch = pa.RecordBatch.from_pylist(rows)
+        rows = msgspec.json.decode(_encode(found), type=list[dict[str, Any]])
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        columns = [_column([row.get(name) for row in rows]) for name in names]
+        self._batch = pa.RecordBatch.from_arrays(columns, names)
         self.schema = self._batch.schema
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         yield self._batch
 
 
-def _flat(value: Any) -> Any:
-    return _encode(value).decode() if isinstance(value, dict | list) else value
+def _column(values: list[Any]) -> pa.Array:
+    """Values of one type as they are; of several, and what is nested, as text: JSON of what is none."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float} or (len(kinds) <= 1 and not kinds & {dict, list}):
+        try:
+            return pa.array(values)
+        except (pa.ArrowException, OverflowError):
+            # An integer that Arrow, or a double, has not.
+            pass
+    return pa.array(
+        [v if v is None or isinstance(v, str) else _encode(v).decode() for v in values], pa.string()
+    )
 
 
 def _located(error: ValidationError) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dc_platform.registry.tokens import Scope, Tokens
+from dc_platform.serving import reports
 from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.records import SOURCE
@@ -129,6 +130,46 @@ def test_every_format(desk: Desk) -> None:
     rows = list(csv.DictReader(io.StringIO(desk.run("events", format="csv", limit=2).text)))
     assert [(row["sourceId"], row["payload"][:4]) for row in rows] == [(SOURCE, '{"n"')] * 2
     desk.ask("DELETE", "/events")
+
+
+def test_rows_of_different_columns_and_types(desk: Desk) -> None:
+    by_type = {"groupBy": ["eventType"], "as": "value"}
+    body = {
+        "aggregations": [
+            {"function": "COUNT"},
+            {"function": "COUNT", **by_type},
+            {"function": "MAX", "field": "sourceId", "groupBy": ["n"], "as": "value"},
+            {"function": "TOPK", "field": "eventType", "as": "types"},
+        ],
+        "limit": 1,
+    }
+    assert desk.ask("POST", json={"name": "mixed", "query": body}).status_code == 201
+    rows = list(csv.DictReader(io.StringIO(desk.run("mixed", format="csv").text)))
+    assert list(rows[0]) == ["count", "eventType", "value", "n", "types"]
+    assert rows[1] == {"count": "", "eventType": "t", "value": "12", "n": "", "types": ""}
+    assert rows[2]["value"] == SOURCE
+    assert rows[3]["types"] == '[{"value":"t","count":12}]'
+    table = desk.run("mixed", format="table").json()
+    kinds = {column["name"]: column["kind"] for column in table["columns"]}
+    assert (kinds["count"], kinds["value"]) == ("number", "text")
+    arrow = pa.ipc.open_stream(desk.run("mixed", format="arrow").content).read_all()
+    assert arrow["value"].to_pylist() == [None, "12", SOURCE, None]
+    desk.ask("DELETE", "/mixed")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, None, 2.5], [1.0, None, 2.5]),
+        ([2**60 + 1, 2.5], [str(2**60 + 1), "2.5"]),
+        ([2**70, 1], [str(2**70), "1"]),
+        ([2.5, True, "x"], ["2.5", "true", "x"]),
+        ([None, None], [None, None]),
+        ([{"a": 1}, None], ['{"a":1}', None]),
+    ],
+)
+def test_a_column_has_one_type(values: list[Any], expected: list[Any]) -> None:
+    assert reports._column(values).to_pylist() == expected
 
 
 def test_the_past(desk: Desk) -> None:
