@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,7 @@ class Covered:
     that silver has otherwise, in order.
     """
 
+    spec: GoldSpec
     snapshot: Snapshot
     covers: int
     built: int
@@ -115,7 +116,7 @@ class Coverage:
         if covers is None or built is None:
             return None
         definitions = table.txn(metrics_app(self._silver_id))
-        return Covered(table.snapshot(), covers, built, definitions)
+        return Covered(self._spec, table.snapshot(), covers, built, definitions)
 
     def _built(self, version: int) -> int | None:
         """Each commit is made of a silver that is not older than that of the one before."""
@@ -129,7 +130,7 @@ class Coverage:
 
 
 def _with(covered: Covered, stale: tuple[int, ...]) -> Covered:
-    return Covered(covered.snapshot, covered.covers, covered.built, covered.definitions, stale)
+    return replace(covered, stale=stale)
 
 
 class _Touched:

@@ -92,11 +92,12 @@ class Plan:
 
     def _hours_sql(self, columns: str, conditions: Sequence[str], held: Hours) -> str:
         files = self.files
-        if not files:
-            source = f"(select {', '.join(f'null as {name}' for name in columns.split(', '))})"
-            return f"select * from {source} where false"
-        first, last = self.hours
         chosen = ["tenant_id = $tenant", *conditions]
+        if not files:
+            # All parameters are named, which DuckDB insists on.
+            source = f"({empty_select(self.gold.spec.file_schema)})"
+            return f"select {columns} from {source} where {' and '.join(chosen)}"
+        first, last = self.hours
         chosen += [f"hour >= make_timestamptz({first * HOUR_US})"]
         chosen += [f"hour < make_timestamptz({last * HOUR_US})"]
         if self.stale:
@@ -154,15 +155,14 @@ def explained(
     view: View, chosen: Plan | str, from_us: int | None, to_us: int | None
 ) -> dict[str, Any]:
     """For people: who answers a range, what is read and what is skipped."""
-    answered = ["silver"]
     if isinstance(chosen, Plan):
-        answered = ["gold", *(answered if chosen.silver.paths else [])]
-        shown = chosen.shown()
+        gold, silver, shown = chosen.files, chosen.silver, chosen.shown()
     else:
-        read = view.silver.overlapping("event_time", [range_of(from_us, to_us)])
-        shown = {"why": chosen, "silver": silver_shown(view.silver, read)}
-    tail = ["tail"] if view.tail_rows else []
-    return {"answeredBy": answered + tail, **shown, "tailRows": view.tail_rows}
+        gold, silver = [], view.silver.overlapping("event_time", [range_of(from_us, to_us)])
+        shown = {"why": chosen, "silver": silver_shown(view.silver, silver)}
+    read = {"gold": gold, "silver": silver.paths, "tail": view.tail_sqls(NOTHING, from_us, to_us)}
+    answered = [who for who, parts in read.items() if parts]
+    return {"answeredBy": answered, **shown, "tailRows": view.tail_rows}
 
 
 def silver_shown(total: Snapshot, read: Snapshot) -> dict[str, Any]:

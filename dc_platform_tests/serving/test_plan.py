@@ -113,6 +113,24 @@ def test_the_tail_is_added_to_the_hours_of_gold(planned: Planned) -> None:
     assert planned.ask(view, aggregations=[BY_HOUR])["totalCount"] == 8
 
 
+def test_who_answered_is_who_was_read(planned: Planned) -> None:
+    view = planned.view([at(20, 1.5)])
+    assert planned.agree(view, aggregations=[BY_HOUR], **span(0, 3)) == {GOLD, TAIL}
+    assert planned.agree(view, aggregations=[BY_HOUR], **span(0, 1)) == {GOLD}
+    assert planned.agree(view, **span(0, 0.5)) == {SILVER}
+    assert planned.agree(view, **span(1.25, 1.75)) == {SILVER, TAIL}
+    # None has anything of these days.
+    assert planned.agree(view, **span(90, 100)) == set()
+
+
+def test_days_of_which_gold_has_nothing(planned: Planned) -> None:
+    by_source = {"function": "MAX", "field": "timestamp", "groupBy": ["sourceId", "timestamp:1d"]}
+    for asked in ([BY_HOUR], [by_source], [{"function": "COUNT"}]):
+        assert planned.agree(planned.view(), aggregations=asked, **span(90, 100)) == set()
+        view = planned.view([at(20, 95)])
+        assert planned.agree(view, aggregations=asked, **span(90, 100)) == {TAIL}
+
+
 def test_a_view_that_is_older_than_gold_does_not_ask_it(planned: Planned) -> None:
     """What gold has of an hour may be in that view's tail."""
     land(planned.lake, [at(30, 1)])
@@ -321,6 +339,8 @@ def test_datapoints_of_whole_hours_come_from_gold(tmp_path: Path) -> None:
         adds_up = metric.definition.aggregation_type is not AggregationType.P99
         assert (GOLD in planned.metrics_agree(view, metric)) == adds_up
         assert GOLD not in planned.metrics_agree(view, metric, seconds=60)
+        later = {"from_us": (START + 99 * HOUR) * 1000, "dimensions": ("sourceId", "eventType")}
+        assert planned.metrics_agree(view, metric, **later) == set()
     # A definition that changed after gold was built.
     newer = DefinedMetric("id-COUNT", "default", 3, 2, 0, METRICS[0].definition)
     assert GOLD not in planned.metrics_agree(view, newer)
