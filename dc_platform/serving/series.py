@@ -131,10 +131,13 @@ def filled(values: Matrix, fill: Fill) -> Matrix:
 
 def averaged(values: Matrix, window: int) -> Matrix:
     """The mean of each span and the `window` - 1 before it, as far as they have values."""
-    padded = np.pad(values, ((0, 0), (window - 1, 0)), constant_values=np.nan)
-    spans = np.lib.stride_tricks.sliding_window_view(padded, window, axis=1)
-    counts = (~np.isnan(spans)).sum(axis=2)
-    sums = np.nansum(spans, axis=2)
+    known = ~np.isnan(values)
+    given = np.where(known, values, 0.0)
+    counts, sums = known.astype(np.int64), given.copy()
+    # Moved and added: all windows at once of 100,000 spans are 800 MB.
+    for back in range(1, min(window, values.shape[1])):
+        counts[:, back:] += known[:, :-back]
+        sums[:, back:] += given[:, :-back]
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 

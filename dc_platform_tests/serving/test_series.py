@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
+import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dc_platform.contracts.metrics import AggregationType, Definition, MetricError
 from dc_platform.registry.metrics import Metrics
-from dc_platform.serving.series import Datapoints, Shape, shaped
+from dc_platform.serving.series import Datapoints, Shape, averaged, shaped
 from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.serving import Served
@@ -98,6 +100,16 @@ def test_an_average_begins_before_the_range() -> None:
     ]
     assert values(series(POINTS[:2], Shape("zero", 4), 3, 5), "average") == [2.5, 12.5]
     assert values(series(POINTS[:2], Shape("none", 4), 0, 6), "average") == [10, 25]
+
+
+def test_a_long_average_takes_little_memory() -> None:
+    tracemalloc.start()
+    found = averaged(np.arange(100_000.0).reshape(1, -1), 1000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found[0, [0, 999, 99_999]].tolist() == [0, 499.5, 99_499.5]
+    assert most < 20 * 2**20
+    assert averaged(np.ones((2, 0)), 5).shape == (2, 0)
 
 
 def test_a_comparison_is_with_the_same_span_before() -> None:
