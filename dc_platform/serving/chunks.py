@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import whole
 from dc_platform.lake.ranges import EVER, NEVER
-from dc_platform.landing.keys import KeyMaker, Keys, Mask, SortedKeys
+from dc_platform.landing.keys import Keys, Mask, SortedKeys
 
 BYTES_PER_KEY = 20
 Rows = npt.NDArray[np.int64]
@@ -60,6 +60,16 @@ class Facts:
             sampled=rates["min"] != 1 or rates["max"] != 1,
         )
 
+    @classmethod
+    def of_all(cls, parts: Sequence[Facts]) -> Facts:
+        """The facts of the rows of several."""
+        return cls(
+            frozenset().union(*(part.tenants for part in parts)),
+            min(part.least for part in parts),
+            max(part.most for part in parts),
+            any(part.sampled for part in parts),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -79,21 +89,18 @@ class Chunk:
     def of(cls, table: pa.Table, keys: Keys) -> Chunk:
         """A chunk in memory. `table` has the columns of silver; `keys` are in its order."""
         order = np.argsort(keys.high, kind="stable").astype(np.int32)
+        return cls._in_order(table, SortedKeys(keys.high[order], keys.low[order]), order)
+
+    @classmethod
+    def _in_order(cls, table: pa.Table, keys: SortedKeys, order: npt.NDArray[np.int32]) -> Chunk:
         partitions = table["kafka_partition"].to_numpy()
         offsets = table["kafka_offset"].to_numpy()
         spans = {}
         for partition in np.unique(partitions):
             own = offsets[partitions == partition]
             spans[int(partition)] = (int(own.min()), int(own.max()))
-        return cls(
-            SortedKeys(keys.high[order], keys.low[order]),
-            order,
-            spans,
-            len(table),
-            table.nbytes + BYTES_PER_KEY * len(table),
-            Facts.of(table),
-            table=table,
-        )
+        size = table.nbytes + BYTES_PER_KEY * len(table)
+        return cls(keys, order, spans, len(table), size, Facts.of(table), table=table)
 
     def find(self, keys: Keys) -> Rows:
         """Rows of this chunk whose identity is among `keys`."""
@@ -105,7 +112,7 @@ class Chunk:
         """Which of `keys` have a row here."""
         return self.keys.contains(keys)
 
-    def above(self, border: Mapping[int, int], maker: KeyMaker) -> Chunk | None:
+    def above(self, border: Mapping[int, int]) -> Chunk | None:
         """What of the chunk lies at or after the border; None when nothing does.
 
         A spilled chunk that the border cuts stays whole: its view's SQL leaves out what is below.
@@ -119,9 +126,9 @@ class Chunk:
         limits = np.array([border.get(p, 0) for p in range(max(self.spans) + 1)], np.int64)
         partitions = self.table["kafka_partition"].to_numpy()
         keep = self.table["kafka_offset"].to_numpy() >= limits[partitions]
-        return _chunk(self.table.filter(pa.array(keep)), maker)
+        return self._kept(self.table, keep)
 
-    def without(self, rows: Rows, maker: KeyMaker) -> Chunk | None:
+    def without(self, rows: Rows) -> Chunk | None:
         """The chunk without some rows, which turned out to be duplicates."""
         if not len(rows):
             return self
@@ -129,8 +136,15 @@ class Chunk:
             return replace(self, excluded=self.excluded | set(rows.tolist()))
         keep = np.ones(self.rows, bool)
         keep[rows] = False
-        table = self.table.filter(pa.array(keep))
-        return _chunk(table, maker) if len(table) else None
+        return self._kept(self.table, keep) if keep.any() else None
+
+    def _kept(self, table: pa.Table, keep: Mask) -> Chunk:
+        """Some rows, with the order that their identities have here."""
+        among = keep[self.order]
+        row = np.cumsum(keep, dtype=np.int32) - 1
+        keys = SortedKeys(self.keys.high[among], self.keys.low[among])
+        rows = table.filter(pa.array(keep)).combine_chunks()
+        return Chunk._in_order(rows, keys, row[self.order[among]])
 
     def spill(self, directory: Path, name: str) -> Chunk:
         """The chunk with its rows on disk."""
@@ -145,15 +159,37 @@ class Chunk:
         return replace(self, table=None, file=SpillFile(path), bytes=BYTES_PER_KEY * self.rows)
 
 
-def _chunk(table: pa.Table, maker: KeyMaker) -> Chunk:
-    table = table.combine_chunks()
-    return Chunk.of(table, maker.keys(table["source_id"], table["event_id"]))
-
-
-def merged(chunks: Sequence[Chunk], maker: KeyMaker) -> Chunk:
+def merged(chunks: Sequence[Chunk]) -> Chunk:
     """Chunks in memory as one."""
+    whole = joined(chunks)
+    assert whole.table is not None
+    return replace(whole, table=whole.table.combine_chunks())
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Chunks in memory as one, whose rows stay where they are."""
     tables = [chunk.table for chunk in chunks if chunk.table is not None]
     if any(not table.schema.equals(tables[0].schema) for table in tables):
         # Which columns are dictionaries depends on the format that the rows came in.
         tables = [whole(table, SILVER_EVENTS.file_schema) for table in tables]
-    return _chunk(pa.concat_tables(tables).unify_dictionaries(), maker)
+    firsts = np.cumsum([0, *(chunk.rows for chunk in chunks)])
+    rows = np.concatenate(
+        [chunk.order + np.int32(first) for chunk, first in zip(chunks, firsts, strict=False)]
+    )
+    high, low = (np.concatenate(words) for words in zip(*(c.keys for c in chunks), strict=True))
+    # Stable is fast where sorted pieces stand one after the other: it merges them.
+    order = np.argsort(high, kind="stable")
+    spans: dict[int, tuple[int, int]] = {}
+    for chunk in chunks:
+        for partition, (first, last) in chunk.spans.items():
+            least, most = spans.get(partition, (first, last))
+            spans[partition] = (min(least, first), max(most, last))
+    return Chunk(
+        SortedKeys(high[order], low[order]),
+        rows[order],
+        spans,
+        int(firsts[-1]),
+        sum(chunk.bytes for chunk in chunks),
+        Facts.of_all([chunk.facts for chunk in chunks]),
+        table=pa.concat_tables(tables).unify_dictionaries(),
+    )

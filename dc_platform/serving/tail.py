@@ -74,7 +74,6 @@ class Tail:
         self._maker = KeyMaker(LakeTable(self._lake, SILVER_EVENTS).id)
         self._pile = Pile(
             settings.data_dir.absolute() / "tail",
-            self._maker,
             memory_mb=settings.tail_memory_mb,
             disk_mb=settings.tail_disk_mb,
             identity_memory_mb=settings.identity_memory_mb // 2,
@@ -115,6 +114,7 @@ class Tail:
         """Stop following."""
         self._stop.set()
         self._thread.join(timeout=10)
+        self._pile.close()
 
     @property
     def events_per_second(self) -> float:
@@ -214,6 +214,7 @@ class Tail:
         if poll.records:
             self._take(poll)
         self._pause = _pause_after(poll, time.monotonic() - begun)
+        changed = self._pile.settle() or changed
         self._positions.update(poll.next_offsets)
         if not poll.records and not self._progress.reached:
             # Positions move without records, too, over the markers of transactions.

@@ -149,12 +149,12 @@ def test_any_sequence_of_operations(
         elif step == "land":
             for partition, offset in data.draw(borders).items():
                 model.border[partition] = max(offset, model.border.get(partition, 0))
-            kept = [chunk.above(model.border, MAKER) for chunk in chunks]
+            kept = [chunk.above(model.border) for chunk in chunks]
             chunks = [chunk for chunk in kept if chunk is not None]
         elif step == "drop":
             gone = data.draw(st.lists(identities, max_size=6))
             keys = keys_of([(source, event, 0, 0) for source, event in gone])
-            kept = [chunk.without(chunk.find(keys), MAKER) for chunk in chunks]
+            kept = [chunk.without(chunk.find(keys)) for chunk in chunks]
             chunks = [chunk for chunk in kept if chunk is not None]
             model.rows = [row for row in model.rows if row[:2] not in set(gone)]
         elif step == "spill" and chunks:
@@ -165,7 +165,7 @@ def test_any_sequence_of_operations(
             memory = [chunk for chunk in chunks if chunk.table is not None]
             if len(memory) > 1:
                 rest = [chunk for chunk in chunks if chunk.table is None]
-                chunks = [*rest, merged(memory, MAKER)]
+                chunks = [*rest, merged(memory)]
         view = view_of(chunks, dict(model.border))
         assert rows_of(view) == model.visible()
         views.append((view, model.visible()))
@@ -178,15 +178,15 @@ def test_a_border_that_cuts_a_chunk_in_memory_makes_it_smaller() -> None:
     rows = [("a", some_uuid(n), n % 2, n) for n in range(10)]
     chunk = chunk_of(rows)
     assert chunk.spans == {0: (0, 8), 1: (1, 9)}
-    assert chunk.above({0: 0}, MAKER) is chunk
-    cut = chunk.above({0: 4, 1: 100}, MAKER)
+    assert chunk.above({0: 0}) is chunk
+    cut = chunk.above({0: 4, 1: 100})
     assert cut is not None
     assert cut.spans == {0: (4, 8)}
     assert cut.rows == 3
     assert cut.bytes < chunk.bytes
-    assert chunk.above({0: 9, 1: 10}, MAKER) is None
+    assert chunk.above({0: 9, 1: 10}) is None
     # A partition that the border does not know has landed nothing.
-    assert chunk.above({5: 99}, MAKER) is chunk
+    assert chunk.above({5: 99}) is chunk
 
 
 def test_a_spilled_chunk_keeps_its_identities_and_frees_its_rows(tmp_path: Path) -> None:
@@ -196,13 +196,13 @@ def test_a_spilled_chunk_keeps_its_identities_and_frees_its_rows(tmp_path: Path)
     assert spilled.table is None
     assert spilled.bytes == 20 * 10 < chunk.bytes
     assert spilled.contains(keys_of(rows)).all()
-    assert spilled.above({0: 5}, MAKER) is spilled
-    assert spilled.above({0: 10}, MAKER) is None
+    assert spilled.above({0: 5}) is spilled
+    assert spilled.above({0: 10}) is None
     assert spilled.file is not None
     path = spilled.file.path
     assert spilled.file.bytes == path.stat().st_size
     assert pa.parquet.read_schema(path).names == SILVER_EVENTS.file_schema.names
-    without = spilled.without(np.array([2, 3]), MAKER)
+    without = spilled.without(np.array([2, 3]))
     assert without is not None
     view = view_of([without], {0: 2})
     del spilled, without
