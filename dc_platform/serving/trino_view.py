@@ -4,7 +4,8 @@ Both branches take the same border (`ops.landing_border`, one row per partition,
 event is in one of them whatever is committed meanwhile. The tail keeps NDJSON blocks that a gateway
 marked valid, and of these what is neither a duplicate within the tail nor of silver, nor was deleted:
 the look-ups in silver and in `ops.tombstones` are by identity within the event's scope, as landing's.
-What sampling leaves out is left out here, too. Records of other producers appear when they have landed.
+What sampling leaves out is left out here, too. Records of other producers, and lines with more than 15
+members of tags or unknown members that are named `payload`, appear when they have landed.
 Stock connectors, plain SQL.
 
 Measured on Trino 476: a view is analysed from top to bottom and each table is pinned to the version
@@ -21,6 +22,10 @@ from dc_platform.contracts.sampling import OTHERS, SCALE
 from dc_platform.contracts.tables import SILVER_EVENTS
 
 _COLUMNS = [name for name in SILVER_EVENTS.file_schema.names if name != "tags"]
+# It is last in a line; tags and members that the envelope does not know may have one of their own. The
+# first before which the line is JSON is the event's.
+_PAYLOAD = "',\"payload\":'"
+_MOST_CUTS = 16
 
 
 def union_sql(
@@ -43,7 +48,7 @@ landed AS (
 lines AS (
     SELECT CAST(k._partition_id AS integer) AS kafka_partition, k._partition_offset AS kafka_offset,
         CAST(l.position AS integer) - 1 AS kafka_index, l.line,
-        strpos(l.line, ',"payload":') AS cut,
+        strpos(l.line, {_PAYLOAD}) AS first_cut,
         {_header("dcp-tenant", "default")} AS tenant_id,
         {_header("dcp-schema-version", "1")} AS block_version,
         TRY(CAST(json_parse({_header(blocks.SAMPLING, "{}")})
@@ -55,8 +60,18 @@ lines AS (
       AND {_header("dcp-block", "")} <> '' AND {_header("dcp-verdict", "")} = 'valid'
       AND {_header("content-type", "")} = 'application/x-ndjson'
 ),
+tried AS (
+    SELECT *, {_prefix("first_cut")} AS first_envelope FROM lines WHERE first_cut > 0
+),
+cuts AS (
+    SELECT *, IF(first_envelope IS NOT NULL, first_cut,
+        element_at(filter(transform(sequence(2, {_MOST_CUTS}), n -> strpos(line, {_PAYLOAD}, n)),
+            at -> at > 0 AND {_prefix("at")} IS NOT NULL), 1)) AS cut
+    FROM tried
+),
 parsed AS (
-    SELECT *, json_parse(substr(line, 1, cut - 1) || '}}') AS envelope FROM lines WHERE cut > 0
+    SELECT *, coalesce(first_envelope, {_prefix("cut")}) AS envelope FROM cuts
+    WHERE cut IS NOT NULL
 ),
 events AS (
     SELECT *, json_extract_scalar(envelope, '$.sourceId') AS source_id,
@@ -115,6 +130,11 @@ SELECT {fresh_names} FROM {lake}.ops.tombstones d RIGHT JOIN fresh f
     ON d.dedup_scope = f.dedup_scope AND d.source_id = f.source_id AND d.event_id = f.event_id
 WHERE d.event_id IS NULL
 """
+
+
+def _prefix(cut: str) -> str:
+    """The line up to a cut as JSON; null when it is none."""
+    return f"TRY(json_parse(substr(line, 1, {cut} - 1) || '}}'))"
 
 
 def _header(name: str, default: str) -> str:

@@ -56,6 +56,10 @@ def events_of(ids: list[str], *, timed: bool) -> list[dict[str, Any]]:
             "eventType": "t",
             "payload": {"n": number, "text": 'a ,"payload":{ in a string', "price": 1.50},
         }
+        if number % 10 == 3:
+            event["metadata"] = {"tags": {"a": "1", "payload": "x"}}
+        if number % 10 == 4:
+            event["extra"] = [{"a": {"b": 1, "payload": 2}, "payload": {"payload": 3}}]
         if timed:
             event["timestamp"] = now - 3_600_000 + number
         events.append(event)
