@@ -41,8 +41,8 @@ create macro of_any(t) as regexp_replace(
         '([\p{Han}\p{Hiragana}\p{Katakana}])', ' \1 ', 'g'),
     ' +', ' ', 'g');
 create macro without_long(t) as
-    case when regexp_matches(t, '[^ \x1f]{65}') then regexp_replace(t, '[^ \x1f]{65,}', '', 'g')
-    else t end;
+    case when regexp_matches(t, '[^ \x1f]{65}')
+    then regexp_replace(regexp_replace(t, '[^ \x1f]{65,}', '', 'g'), ' +', ' ', 'g') else t end;
 create macro spaced(t) as
     ' ' || replace(without_long(trim(case when regexp_full_match(t, '[\x00-\x7F]*') then of_ascii(t)
     else of_any(t) end, ' ')), chr(31), ' ' || chr(31) || ' ') || ' ';

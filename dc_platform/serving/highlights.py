@@ -10,6 +10,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from dc_platform.search.analysis import LONGEST_WORD, Analyzer, decoded
@@ -18,8 +19,10 @@ from dc_platform.search.language import Phrase, Tree, phrases
 _AROUND = 60
 _FRAGMENTS = 3
 _FIELDS = 5
-# Of a value, and of all values of an event: what a page shows is somewhere near the beginning.
-_LOOKED_AT = 100_000
+# From the first mark of a fragment to its last.
+_LONGEST = 240
+# Of all values of an event: a page has a hundred, and a word takes a microsecond.
+_LOOKED_AT = 10_000
 _ASCII_WORD = re.compile(r"[0-9A-Za-z]+")
 # Scripts without spaces, by what the names of their characters begin with.
 _ALONE = ("CJK UNIFIED", "HIRAGANA", "KATAKANA LETTER")
@@ -75,7 +78,8 @@ def _values(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if left <= 0:
             return
         yield path, text[:left]
-        left -= len(text)
+        # Empty ones take time, too.
+        left -= len(text) + 1
 
 
 def _all_values(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -98,12 +102,10 @@ def _fields(
     wanted: Sequence[Phrase],
     folded: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
-    shown = 0
-    for path, text, words in values:
-        marks = _marks(words, wanted, folded)
-        if marks and shown < _FIELDS:
-            shown += 1
-            yield {"field": path, "fragments": list(_fragments(text, marks))}
+    found = ((path, text, _marks(words, wanted, folded)) for path, text, words in values)
+    matching = ((path, text, marks) for path, text, marks in found if marks)
+    for path, text, marks in islice(matching, _FIELDS):
+        yield {"field": path, "fragments": list(_fragments(text, marks))}
 
 
 def _marks(
@@ -115,18 +117,25 @@ def _marks(
     ]
     # What is too long to be a word is not there for the analysis, either.
     there = [(t, w) for t, w in zip(texts, words, strict=True) if 0 < len(t) <= LONGEST_WORD]
-    marked: set[Word] = set()
+    named: dict[str, list[Phrase]] = {}
     for phrase in wanted:
-        size = len(phrase.words)
-        for at in range(len(there) - size + 1):
-            part = there[at : at + size]
+        named.setdefault("" if _begins(phrase) else phrase.words[0], []).append(phrase)
+    marked: set[Word] = set()
+    for at, (first, _) in enumerate(there):
+        for phrase in (*named.get(first, ()), *named.get("", ())):
+            part = there[at : at + len(phrase.words)]
             if _is(phrase, [text for text, _ in part]):
                 marked.update(word for _, word in part)
     return sorted(marked)
 
 
+def _begins(phrase: Phrase) -> bool:
+    """Whether its first word is the beginning of a word."""
+    return phrase.prefix and len(phrase.words) == 1
+
+
 def _is(phrase: Phrase, texts: Sequence[str]) -> bool:
-    if texts[0] != phrase.words[0] and not phrase.prefix:
+    if len(texts) < len(phrase.words):
         return False
     *first, last = phrase.words
     same = texts[-1].startswith(last) if phrase.prefix else texts[-1] == last
@@ -135,14 +144,20 @@ def _is(phrase: Phrase, texts: Sequence[str]) -> bool:
 
 def _fragments(text: str, marks: Sequence[Word]) -> Iterator[str]:
     """Pieces of the text around the marks."""
-    pieces: list[tuple[int, int, list[Word]]] = []
+    pieces: list[list[Word]] = []
     for mark in marks:
-        start, end = max(0, mark.start - _AROUND), min(len(text), mark.end + _AROUND)
-        if pieces and start <= pieces[-1][1]:
-            pieces[-1] = (pieces[-1][0], end, [*pieces[-1][2], mark])
+        own = pieces[-1] if pieces else []
+        if own and mark.start - own[-1].end <= 2 * _AROUND and mark.end - own[0].start <= _LONGEST:
+            own.append(mark)
+        elif len(pieces) <= _FRAGMENTS:
+            pieces.append([mark])
         else:
-            pieces.append((start, end, [mark]))
-    for start, end, own in pieces[:_FRAGMENTS]:
+            break
+    for number, own in enumerate(pieces[:_FRAGMENTS]):
+        # Never into a neighbour's marks.
+        earliest = pieces[number - 1][-1].end if number else 0
+        latest = pieces[number + 1][0].start if number + 1 < len(pieces) else len(text)
+        start, end = max(earliest, own[0].start - _AROUND), min(latest, own[-1].end + _AROUND)
         parts = ["…"] if start else []
         at = start
         for mark in own:

@@ -64,6 +64,13 @@ def test_words(payload: Any, words: list[str]) -> None:
     assert [word for word in found if word] == words
 
 
+@pytest.mark.parametrize("between", ["", "é"])
+def test_what_is_no_word_does_not_part_a_phrase(between: str) -> None:
+    row = silver_row(payload=json.dumps({"a": f"alpha{between} {'y' * 65} {'z' * 65} beta"}))
+    [text] = searchable([row])["words"].to_pylist()
+    assert f" alpha{'e' if between else ''} beta " in text
+
+
 def test_numbers_are_found_as_they_are_written() -> None:
     payload = '{"a":1.50,"b":-2e5,"c":12345678901234567890123,"d":0.10}'
     numbers = [["1", "50"], ["2e5"], ["12345678901234567890123"], ["0", "10"]]

@@ -73,3 +73,21 @@ def test_a_long_text_is_shown_around_what_matches() -> None:
     many = " ".join(["needle", "hay " * 50] * 20)
     assert len(shown("needle", {"m": many})["payload.m"]) == 3
     assert len(shown("needle", {f"m{n}": "needle" for n in range(20)})) == 5
+
+
+def test_what_is_looked_at_and_shown_is_bounded() -> None:
+    found = shown("a", {"m": "a " * 50_000, **{f"n{n}": "a" for n in range(1000)}})
+    assert list(found) == ["payload.m"]
+    assert [fragment.count("<em>") for fragment in found["payload.m"]] == [120, 120, 120]
+    assert max(map(len, found["payload.m"])) < 2000
+    # What a fragment leaves out begins the next one.
+    assert found["payload.m"][0].startswith("<em>a</em> <em>a</em>")
+    assert found["payload.m"][1].startswith("… <em>a</em>")
+    assert shown("end", {"m": f"{'x ' * 4000}end", "n": f"{'x ' * 4000}end"}).keys() == {
+        "payload.m"
+    }
+
+
+def test_phrases_that_begin_alike_are_marked_each() -> None:
+    found = shown('"user 00"* OR "user 1" OR us* OR 1', {"m": "user 001, user 1, used, usher"})
+    assert found["payload.m"][0].count("<em>") == 6
