@@ -3,7 +3,8 @@
 DuckDB itself parses the text (`json_serialize_sql`, which takes nothing but SELECT), and the tree is
 walked: every table must be one of ours, every table function one of a few harmless ones. What is
 not on a list is refused, so a new DuckDB feature is closed until someone opens it. The tree then
-goes back to SQL with our tables' names in place of `layer.table`.
+goes back to SQL with our tables' names in place of `layer.table` (`written.py`): what runs is read by
+DuckDB as the tree that was checked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import duckdb
+
+from dc_platform.serving.functions import refused_call, refused_name
+from dc_platform.serving.written import Writer
 
 TABLES = (
     "events",
@@ -43,51 +47,10 @@ _TIMED = frozenset({"events", "silver.events"})
 _MOST_TABLES = 64
 # 5,000 of UNION or of subqueries take 10 to 20 s before anything interrupts them.
 _MOST_SELECTS = 200
-# They tell about the process, its files or its settings, write, wait, or reach past the lists above.
-_FORBIDDEN_FUNCTIONS = frozenset(
-    {
-        "col_description",
-        "current_query",
-        "current_setting",
-        "currval",
-        "get_block_size",
-        "getenv",
-        "getvariable",
-        "json_execute_serialized_sql",
-        "json_serialize_plan",
-        "nextval",
-        "obj_description",
-        "query",
-        "query_table",
-        "setseed",
-        "shobj_description",
-        "sleep_ms",
-        "stats",
-        "write_log",
-    }
-)
-# They end the process: they go down into JSON that is nested 200,000 deep until the stack is full
-# (DuckDB 1.5), or take bytes for a state of an aggregate; or they make DuckDB refuse all that follows.
-_CRASHING_FUNCTIONS = frozenset(
-    {
-        "cast_to_type",
-        "combine",
-        "finalize",
-        "json_contains",
-        "json_deserialize_sql",
-        "json_group_structure",
-        "json_merge_patch",
-        "json_serialize_sql",
-        "json_structure",
-        "make_type",
-        "reservoir_quantile",
-    }
-)
-_CRASHING_PREFIXES = ("__internal", "st_", "variant_")
 # Functions of ours that only our own macros call begin with it.
 HIDDEN = "dcp_"
-# PostgreSQL's functions about the catalog, but for these.
-_PG_ALLOWED = frozenset({"pg_size_pretty", "pg_typeof"})
+# What DuckDB writes back without quotes.
+_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
 
 
 class RefusedError(Exception):
@@ -147,6 +110,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._connection = duckdb.connect(config={"threads": 1, "memory_limit": "256MB"})
+        self._writer = Writer(self._connection)
 
     def check(self, sql: str) -> GuardedSql:
         """The SQL as it may run; raises RefusedError."""
@@ -155,13 +119,16 @@ class Guard:
                 tree = _parse(cursor, sql)
                 walk = _Walk()
                 walk.node(tree["statements"][0], frozenset())
-                text = json.dumps(tree)
+                rewritten = self._writer.sql(cursor, tree)
             except RecursionError:
                 raise RefusedError("The SQL is nested too deeply.") from None
-            rewritten = cursor.execute("select json_deserialize_sql(?::json)", [text]).fetchone()
-        assert rewritten is not None
+        if rewritten is None:
+            raise RefusedError(
+                "This SQL is not let through, for DuckDB does not write it back as it reads it: use"
+                " plain names, and a subquery in place of a join in brackets."
+            )
         return GuardedSql(
-            rewritten[0],
+            rewritten,
             frozenset(walk.tables),
             walk.past,
             frozenset(walk.functions),
@@ -216,11 +183,11 @@ class _Walk:
         elif kind == "SELECT_NODE":
             self._select()
         elif kind == "VALUE_PARAMETER":
-            self.parameters.add(node["identifier"])
+            self._parameter(node["identifier"])
         if node.get("id") == "VARIANT":
             raise RefusedError("The type VARIANT is not let through.")
         if node.get("class") in ("FUNCTION", "WINDOW"):
-            self._function(_folded(node.get("function_name")))
+            self._function(_folded(node.get("function_name")), node)
         inner = ctes
         if kind == "RECURSIVE_CTE_NODE":
             inner = ctes | {_folded(node.get("cte_name"))}
@@ -255,19 +222,24 @@ class _Walk:
                 f" there are {', '.join(sorted(_TABLE_FUNCTIONS))}."
             )
 
-    def _function(self, name: str) -> None:
-        catalog = name.startswith("pg_") and name not in _PG_ALLOWED
-        crashing = name in _CRASHING_FUNCTIONS or name.startswith(_CRASHING_PREFIXES)
-        if catalog or crashing or name in _FORBIDDEN_FUNCTIONS or name.startswith(HIDDEN):
+    def _function(self, name: str, node: dict[str, Any]) -> None:
+        if name.startswith(HIDDEN):
             raise RefusedError(f"Function {name!r} is not let through.")
+        if reason := refused_name(name) or refused_call(name, node):
+            raise RefusedError(reason)
         self.functions.add(name)
+
+    def _parameter(self, name: str) -> None:
+        if _PARAMETER.fullmatch(name) is None:
+            raise RefusedError(f"Name parameters with letters, digits and _, not {name!r}.")
+        self.parameters.add(name)
 
     def _table(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
         catalog, schema, name = (
             _folded(node[part]) for part in ("catalog_name", "schema_name", "table_name")
         )
         self._count()
-        at = node.pop("at_clause", None)
+        at, node["at_clause"] = node["at_clause"], None
         if not catalog and not schema and name in ctes:
             if at:
                 raise not_timed(name)

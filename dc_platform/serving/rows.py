@@ -188,7 +188,10 @@ def _without_strange_types(sql: str, description: Sequence[Any], wide: str) -> s
     """The SQL with casts around it; None when it needs none. `wide` is what integers of more than
     127 bits become.
     """
-    types = [_target(column[1], wide) for column in description]
+    try:
+        types = [_target(column[1], wide) for column in description]
+    except RecursionError:
+        raise RefusedError("The type of a column is nested too deeply.") from None
     if not any(types):
         return None
     columns = ", ".join(

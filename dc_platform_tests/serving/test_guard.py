@@ -151,6 +151,37 @@ ATTEMPTS = [
     "select * from events where getenv('HOME') = 'x'",
     "select list_transform([1], lambda x: getenv('HOME'))",
     "select count(*) over (order by current_setting('threads')) from events",
+    # parameters that DuckDB writes back without quotes
+    'select $"1, tenant_id, event_type from recent.rows_1 --"',
+    'select $"a b"',
+    # joins of which it forgets the brackets
+    "select * from (values (1)) a(x) natural join"
+    " ((values (1, 2)) b(x, y) join (values (1, 2)) c(x, y) using (x))",
+    # aggregates by name, and what they and others must not get
+    "select list_aggr([1, 2], 'reservoir_quantile', 0.5, 2000000000)",
+    "select list_aggregate([1, 2], 'Reservoir_Quantile', 0.5)",
+    "select [1, 2].array_aggr('reservoir_quantile', 0.5)",
+    "select l.list_aggr('bitstring_agg') from (select range(3000) as l) t",
+    "select main.aggregate(range(3000), 'bitstring_agg')",
+    "select list_aggr([1, 2], 'su' || 'm')",
+    "select list_aggr([1, 2], ?)",
+    "select from_json('[]', '[' || '\"INT\"' || ']')",
+    "select p.from_json(repeat('[', 20000)) from (select '[]' as p) t",
+    "select json_transform('[]', '" + "[" * 257 + '"INT"' + "]" * 257 + "')",
+    "select json_transform_strict('[]', '\"" + "x" * 10_000 + "\"')",
+    "select lag(i, -9223372036854775808) over () from range(3) t(i)",
+    "select lead(i, i) over () from range(3) t(i)",
+    "select lag(i, 2147483649) over () from range(3) t(i)",
+]
+
+# A relation's name before `.*`, which DuckDB writes back without quotes: with them there is none such.
+NAMES = [
+    'select "tenant_id, event_type, count(*) from recent.rows_1 group by all --".* from events',
+    "select \"tenant_id from read_parquet('{file}') --\".* from events",
+    "select \"value from duckdb_settings() where name = 'allowed_directories' --\".* from events",
+    "select \"1 as x; copy (select 42 as a) to '/tmp/owned.parquet'; select 7 --\".* from events",
+    'select "1 as x; delete from recent.rows_1; select count(*) from recent.rows_1 --".* from events',
+    'select columns("1) from recent.rows_1 --".*) from events',
 ]
 
 
@@ -163,6 +194,13 @@ def test_attempts_are_refused(served: Served, sql: str) -> None:
     with pytest.raises(RefusedError) as refused:
         served.sql(sql)
     assert str(refused.value)
+
+
+@pytest.mark.parametrize("sql", NAMES)
+def test_a_name_is_a_name(served: Served, sql: str) -> None:
+    assert served.view is not None
+    with pytest.raises(duckdb.BinderException, match="not found"):
+        served.sql(sql.replace("{file}", served.view.silver.paths[0]))
 
 
 def test_there_are_enough_attempts() -> None:
@@ -248,6 +286,38 @@ LEGITIMATE = {
     "select count(*) from events where payload like '%\"n\":7%'": [(1,)],
     "select pg_typeof(1), typeof(1)": [("integer", "INTEGER")],
     "select max(processed_at) is not null, current_date is not null from events": [(True, True)],
+    # what DuckDB writes back in another way than it reads it
+    'select "a b".* from (select 1 as x) as "a b"': [(1,)],
+    'select "a"" --".* from (select 1 as x) as "a"" --"': [(1,)],
+    'select "select".* exclude ("x y") from (select 1 as "x y", 2 as z) as "select"': [(2,)],
+    'select ({"a\'b": 1})."a\'b"': [(1,)],
+    "select s.\"a'b\" from (select {'a''b': 2} as s) t": [(2,)],
+    "select typeof(1e10), 1e400 > 1e308, 1e0 is true": [("DOUBLE", True, True)],
+    "select true is not false, null::boolean is unknown": [(True, True)],
+    "select a.x, b.y, c.y from (values (1), (2)) a(x) cross join (values (1)) b(y)"
+    " left join (values (1, 7)) c(x, y) using (x) order by x": [(1, 1, 7), (2, 1, None)],
+    "select count(*) from (values (1)) a(x) left join"
+    " ((values (1)) b(x) cross join range(3)) on a.x = b.x": [(3,)],
+    "select count(*) from range(2), lateral (select range as r) t,"
+    " (range(3) u join range(2) v on true)": [(12,)],
+    "select u.x from (select [1, 2] as l) t cross join unnest(t.l) u(x) left join"
+    " (select 1 as x) c using (x) order by 1": [(1,), (2,)],
+    "select x, z, sum(n) from (values (1, 2, 3)) t(x, z, n) group by rollup (x), z order by 1 nulls"
+    " last": [(1, 2, 3), (None, 2, 3)],
+    "select count(*) from (select * from (values (1), (2)) valueslist) t, (values (3)) u": [(2,)],
+    # names in the casts of types that Arrow has not
+    'select \'101\'::bit as "a"" , --b",'
+    " {'x\" int), y(': '1'::bit, 'z--': 'p'::enum('p', 'q'')')} as s": [
+        ("101", {'x" int), y(': "1", "z--": "p"})
+    ],
+    # calls that are looked at
+    "select list_aggr([1, 2], 'SUM'), [3, 4].list_aggregate('max')": [(3, 4)],
+    "select l.list_aggr('quantile_cont', 0.5) from (select [1, 2] as l) t": [(1.5,)],
+    'select from_json(\'{"a": [1]}\', \'{"a": ["INT"]}\').a': [([1],)],
+    "select lag(i) over (), lag(i, 1, 9) over (), lead(i, -1) over () from range(2) t(i)": [
+        (None, 9, None),
+        (0, 0, 0),
+    ],
 }
 
 
@@ -285,6 +355,14 @@ def test_a_query_without_our_tables_needs_none() -> None:
         "silver.events",
     }
     assert "events" in TABLES
+
+
+def test_what_runs_is_one_select() -> None:
+    guard = Guard()
+    strange = 'select "x"".* from y; --".* from events "x"".* from y; --"'
+    for sql in [*LEGITIMATE, strange, "select $a_1 + $b"]:
+        [statement] = duckdb.extract_statements(guard.check(sql).sql)
+        assert statement.type == duckdb.StatementType.SELECT, sql
 
 
 @pytest.mark.parametrize(

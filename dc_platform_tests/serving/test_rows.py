@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
+import duckdb
 import pytest
 
-from dc_platform.serving.rows import Clock, Deadlines, QueryTimeoutError
+from dc_platform.serving.guard import RefusedError
+from dc_platform.serving.rows import Clock, Deadlines, QueryTimeoutError, _without_strange_types
 from dc_platform_tests.stack.harness import wait_for
 
 
@@ -84,3 +86,11 @@ def test_its_thread_ends_and_comes_back() -> None:
         wait_for(lambda cursor=cursor: cursor.interrupts == 1)  # type: ignore[misc]
         deadlines.end(late)
         wait_for(lambda: threads() == before)
+
+
+def test_a_type_that_is_nested_too_deeply_is_refused() -> None:
+    type_ = duckdb.sqltype("bit")
+    for _ in range(1000):
+        type_ = duckdb.list_type(type_)
+    with pytest.raises(RefusedError, match="nested"):
+        _without_strange_types("select 1", [("c", type_)], "bignum")

@@ -26,7 +26,7 @@ from dc_platform.registry.tokens import Scope, Tokens
 from dc_platform_tests.helpers.records import block, strange
 from dc_platform_tests.helpers.serving import Served, view
 from dc_platform_tests.serving.conftest import lines
-from dc_platform_tests.serving.test_guard import ATTEMPTS
+from dc_platform_tests.serving.test_guard import ATTEMPTS, NAMES
 from dc_platform_tests.stack.harness import free_ports, wait_for
 
 # What nobody of tenant default may ever see; the type of the other tenant's events.
@@ -89,6 +89,10 @@ CRASH = [
     "select __internal_decompress_string(1::utinyint)",
     "select __internal_compress_string_hugeint(repeat('a', 100))",
     "select st_geomfromwkb('\\x01\\xff\\xff\\xff\\xff'::blob)",
+    "select lead(i, -9223372036854775808) over () from range(3) t(i)",
+    "select from_json('[]', repeat('[', 20000) || '\"INT\"' || repeat(']', 20000))",
+    "select json_transform('[]', '" + "[" * 20_000 + '"INT"' + "]" * 20_000 + "')",
+    "select list_aggr(range(3000), 'bitstring_agg') from range(3000) t(i)",
     "select hll_estimate('\\xff\\xff'::blob)",
     "select top_k('\\x00'::blob, 9223372036854775807)",
     "select quantile_estimate(repeat('x', 100000)::blob, 2)",
@@ -263,13 +267,13 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 def test_there_are_enough_attempts() -> None:
-    attempts = [*ATTEMPTS, *MEMORY, *DISK, *TIME, *CRASH, *REACH, *SHADOWS]
+    attempts = [*ATTEMPTS, *NAMES, *MEMORY, *DISK, *TIME, *CRASH, *REACH, *SHADOWS]
     assert len(set(attempts)) == len(attempts) >= 200
 
 
 @pytest.mark.parametrize(
     "attempts",
-    [ATTEMPTS, REACH, CRASH, MEMORY, DISK, TIME],
+    [[*ATTEMPTS, *NAMES], REACH, CRASH, MEMORY, DISK, TIME],
     ids=["writing", "reach", "crash", "memory", "disk", "time"],
 )
 def test_attempts_are_refused_and_serving_answers_after_each(
