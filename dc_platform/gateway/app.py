@@ -30,7 +30,7 @@ from dc_platform.gateway.pressure import Circuit, EventQueue
 from dc_platform.gateway.rules import RuleBook
 from dc_platform.gateway.sampling import Sampler
 from dc_platform.points import armed
-from dc_platform.registry.access import TokenRing
+from dc_platform.registry.access import BodyDoor, TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.retention import Retention
@@ -139,6 +139,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(admin_retention.router)
     app.include_router(admin_schemas.router)
     app.include_router(metrics_admin.router)
+    # Events have a limit and keys of their own.
+    app.add_middleware(BodyDoor, prefix=admin.router.prefix)
     app.add_exception_handler(RequestValidationError, admin.invalid)
     app.add_exception_handler(StoreUnavailableError, admin.unavailable)
     app.add_exception_handler(SchemaError, admin_schemas.refused)

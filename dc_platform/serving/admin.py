@@ -21,6 +21,7 @@ from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.retention.conditions import of_person
 from dc_platform.retention.deletion import recorded
 from dc_platform.retention.run import RetentionRun
+from dc_platform.serving.routes import InTurn
 
 router = APIRouter(prefix="/api/v1/admin")
 Admin = Annotated[TokenOwner, Depends(need_scope(Scope.ADMIN))]
@@ -46,7 +47,7 @@ class Person(BaseModel):
     atOnce: bool = False  # noqa: N815
 
 
-@router.post("/retention-policy/dry-run")
+@router.post("/retention-policy/dry-run", dependencies=[InTurn])
 def dry_run(request: Request, admin: Admin, body: TriedPolicy | None = None) -> dict[str, Any]:
     """What the next run would delete and move, by table and tier; with a body as if that policy had
     been set. Nothing is changed.
@@ -79,7 +80,7 @@ def delete_person(body: Person, request: Request, admin: Admin) -> dict[str, str
     return {"deletionId": asked.deletion_id}
 
 
-@router.get("/deletions")
+@router.get("/deletions", dependencies=[InTurn])
 def list_deletions(request: Request, admin: Admin) -> dict[str, Any]:
     """Those of the tenant that are pending, and those that are done."""
     whose = admin.tenant_id
@@ -88,7 +89,7 @@ def list_deletions(request: Request, admin: Admin) -> dict[str, Any]:
     return {"pending": pending, "finished": list(dict.fromkeys(done))}
 
 
-@router.get("/deletions/{deletion_id}")
+@router.get("/deletions/{deletion_id}", dependencies=[InTurn])
 def get_deletion(deletion_id: str, request: Request, admin: Admin) -> dict[str, Any]:
     """How far a deletion has come; what it took and its proof when it is finished."""
     found = _retention(request).deletion(deletion_id)

@@ -12,7 +12,7 @@ from dc_platform import __version__
 from dc_platform.contracts.tables import TABLES
 from dc_platform.lake.store import Lake
 from dc_platform.priority import BEHIND, step_back_thread
-from dc_platform.registry.access import TokenRing
+from dc_platform.registry.access import BodyDoor, TokenRing
 from dc_platform.registry.database import Database
 from dc_platform.registry.metrics import Metrics
 from dc_platform.registry.reports import Reports
@@ -44,6 +44,7 @@ def add_routes(app: FastAPI) -> None:
     """All that serving answers over HTTP but for its own health."""
     for part in (routes, monitoring, quarantine_routes, pages, admin, metrics, reports):
         app.include_router(part.router)
+    app.add_middleware(BodyDoor, prefix="/api/v1/")
     page.install(app)
     refusals.install(app)
 

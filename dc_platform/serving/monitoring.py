@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import anyio
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
@@ -27,6 +29,8 @@ router = APIRouter(prefix="/api/v1/monitoring")
 Reader = Annotated[TokenOwner, Depends(need_scope(Scope.QUERY))]
 _encode = msgspec.json.Encoder().encode
 
+# All requests of HTTP share 40 threads; those for monitoring are short and take no turn.
+_AT_ONCE = 8
 _POINTS = 720
 _QUARTER_MS = 15 * 60_000
 
@@ -40,10 +44,20 @@ class Monitoring:
         self.sizes = Sizes(engine, self.monitor.counter)
         self.ledger = Ledger(engine)
         self.sources = sources
+        self.room = anyio.Semaphore(_AT_ONCE)
 
     def moment(self, view: View) -> Moment:
         """The last day at the moment of a view."""
         return self.monitor.moment(view, self.engine.snapshot(SILVER_QUARANTINE, view))
+
+
+async def take_room(request: Request) -> AsyncIterator[None]:
+    """A dependency: a few are answered at once, the others wait without a thread."""
+    async with _monitoring(request).room:
+        yield
+
+
+WithRoom = Depends(take_room)
 
 
 @router.get("/health")
@@ -52,7 +66,7 @@ def get_health(request: Request) -> dict[str, Any]:
     return health(request.app.state.tail, request.app.state.lake_uri)
 
 
-@router.get("/metrics")
+@router.get("/metrics", dependencies=[WithRoom])
 def get_metrics(
     request: Request,
     reader: Reader,
@@ -91,7 +105,7 @@ def get_metrics(
     return _json(content)
 
 
-@router.get("/overview")
+@router.get("/overview", dependencies=[WithRoom])
 def get_overview(request: Request, reader: Reader, window: Span = Span.QUARTER) -> Response:
     """All that the dashboard shows of the last 15 minutes, hour or day."""
     monitoring = _monitoring(request)
@@ -110,7 +124,7 @@ def get_overview(request: Request, reader: Reader, window: Span = Span.QUARTER) 
     return Response(answer, media_type="application/json")
 
 
-@router.get("/tables")
+@router.get("/tables", dependencies=[WithRoom])
 def get_tables(request: Request, reader: Reader) -> Response:
     """Rows, bytes and files of every table, the tenant's own."""
     tables = _monitoring(request).sizes.tables(current_view(request), reader.tenant_id)

@@ -8,10 +8,13 @@ site can do anything with it. Pages are made on the server, load nothing, and ru
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+import anyio.to_thread
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,6 +26,7 @@ from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.quarantine import Filters
 from dc_platform.serving.quarantine_routes import quarantine_of
 from dc_platform.serving.refusals import KNOWN, refusal, sentence
+from dc_platform.serving.turns import Turns
 
 router = APIRouter()
 
@@ -34,10 +38,6 @@ _EXAMPLES = 20
 _templates = Environment(
     loader=PackageLoader("dc_platform.serving"), autoescape=True, undefined=StrictUndefined
 )
-
-
-class _LoggedOutError(Exception):
-    """There is no living token."""
 
 
 def _time(milliseconds: int | None) -> str:
@@ -54,23 +54,26 @@ _templates.filters.update(time=_time, number=_number)
 
 
 @router.get("/quarantine")
-def quarantine_page(request: Request) -> Response:
+async def quarantine_page(request: Request) -> Response:
     """Counts by reason, source and day, and the newest examples."""
+    return await _in_turn(request, partial(_summary_page, request))
+
+
+@router.get("/quarantine/{quarantine_id}")
+async def quarantine_row_page(quarantine_id: str, request: Request) -> Response:
+    """One row: what was wrong, its bytes, its replays."""
+    return await _in_turn(request, partial(_row_page, request, quarantine_id))
+
+
+def _summary_page(request: Request, reader: TokenOwner) -> Response:
     try:
-        reader = _reader(request)
         filters = Filters.model_validate(
             {"examples": _EXAMPLES, **{k: v for k, v in request.query_params.items() if v}}
         )
-        found = quarantine_of(request, reader.tenant_id).summary(filters)
-    except _LoggedOutError:
-        return _login(request)
     except ValidationError as error:
         errors = [{**e, "loc": ("query", *e["loc"])} for e in error.errors()]
         return _page("error.html", 422, message=sentence(errors))
-    except KNOWN as error:
-        return _refused(refusal(error, bad=400))
-    except HTTPException as error:
-        return _refused(error)
+    found = quarantine_of(request, reader.tenant_id).summary(filters)
     sources = request.app.state.sources.list()
     names = {s.source_id: s.name for s in sources if s.tenant_id == reader.tenant_id}
     chosen = {k: v for k, v in request.query_params.items() if v and k != "examples"}
@@ -92,17 +95,8 @@ def quarantine_page(request: Request) -> Response:
     )
 
 
-@router.get("/quarantine/{quarantine_id}")
-def quarantine_row_page(quarantine_id: str, request: Request) -> Response:
-    """One row: what was wrong, its bytes, its replays."""
-    try:
-        found = quarantine_of(request, _reader(request).tenant_id).one(quarantine_id)
-    except _LoggedOutError:
-        return _login(request)
-    except KNOWN as error:
-        return _refused(refusal(error, bad=400))
-    except HTTPException as error:
-        return _refused(error)
+def _row_page(request: Request, quarantine_id: str, reader: TokenOwner) -> Response:
+    found = quarantine_of(request, reader.tenant_id).one(quarantine_id)
     if found is None:
         return _page("error.html", 404, message=f"There is no row {quarantine_id} in quarantine.")
     return _page("quarantine_row.html", row=found)
@@ -143,11 +137,19 @@ def post_logout() -> Response:
     return answer
 
 
-def _reader(request: Request) -> TokenOwner:
-    owner = _owner(request, request.cookies.get(COOKIE, ""))
-    if owner is None:
-        raise _LoggedOutError
-    return owner
+async def _in_turn(request: Request, page: Callable[[TokenOwner], Response]) -> Response:
+    """The page for whose token the cookie has, when it is its tenant's turn; else the login."""
+    turns: Turns = request.app.state.turns
+    try:
+        reader = await anyio.to_thread.run_sync(_owner, request, request.cookies.get(COOKIE, ""))
+        if reader is None:
+            return _login(request)
+        async with turns.taken(reader.tenant_id):
+            return await anyio.to_thread.run_sync(page, reader)
+    except KNOWN as error:
+        return _refused(refusal(error, bad=400))
+    except HTTPException as error:
+        return _refused(error)
 
 
 def _owner(request: Request, token: str) -> TokenOwner | None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from dc_platform.registry.access import need_scope
-from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.quarantine import Filters, Quarantine
 from dc_platform.serving.refusals import KNOWN, refusal
+from dc_platform.serving.routes import InTurn, Reader
 from dc_platform.serving.views import current_view
 
 router = APIRouter(prefix="/api/v1/quarantine")
-Reader = Annotated[TokenOwner, Depends(need_scope(Scope.QUERY))]
 
 
 def quarantine_of(request: Request, tenant_id: str) -> Quarantine:
@@ -22,7 +20,7 @@ def quarantine_of(request: Request, tenant_id: str) -> Quarantine:
     return Quarantine(request.app.state.engine, current_view(request), tenant_id)
 
 
-@router.get("")
+@router.get("", dependencies=[InTurn])
 def get_quarantine(
     filters: Annotated[Filters, Query()], request: Request, reader: Reader
 ) -> dict[str, Any]:
@@ -33,7 +31,7 @@ def get_quarantine(
         raise refusal(error, bad=400) from error
 
 
-@router.get("/{quarantine_id}", response_model=None)
+@router.get("/{quarantine_id}", response_model=None, dependencies=[InTurn])
 def get_one(
     quarantine_id: str,
     request: Request,

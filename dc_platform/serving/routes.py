@@ -72,7 +72,7 @@ class SqlRequest(BaseModel):
 
     sql: str = Field(min_length=1, max_length=100_000)
     parameters: Annotated[list[str | int | float | bool | None], AfterValidator(whole)] = Field(
-        default_factory=list
+        default_factory=list, max_length=1000
     )
     format: Format | None = None
     limit: int | None = Field(None, ge=1)

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.registry.access import MOST_BODY_BYTES
 from dc_platform.registry.database import Database
 from dc_platform.registry.sources import Activity, Sources, SourceType
 from dc_platform.registry.tokens import Scope, Tokens
@@ -53,6 +54,14 @@ def test_a_rule_of_sampling_is_kept_until_another_one_is_given(
         assert admin.ask("PUT", f"/{source_id}", json={"sampling": wrong}).status_code == 422
     admin.ask("DELETE", f"/{source_id}")
     assert sources.sampling() == {}
+
+
+def test_a_body_that_is_too_large_is_413_and_one_without_a_token_401(
+    admin: Admin, app: FastAPI
+) -> None:
+    body = b" " * (MOST_BODY_BYTES + 1)
+    assert admin.ask("POST", content=body).status_code == 413
+    assert request(app, "POST", PATH, content=body).status_code == 401
 
 
 def test_a_source_from_its_creation_to_its_end(admin: Admin, sources: Sources) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
+import threading
 import weakref
 from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 
 from dc_platform.contracts import blocks
@@ -18,7 +21,7 @@ from dc_platform.registry.sources import SourceType
 from dc_platform.retention.conditions import of_person
 from dc_platform.retention.erase import Eraser, Stubs
 from dc_platform.serving import monitor, rollup
-from dc_platform_tests.helpers.asgi import request
+from dc_platform_tests.helpers.asgi import client_of, request
 from dc_platform_tests.helpers.recent import Recent, Row
 from dc_platform_tests.helpers.serving_http import Door
 from dc_platform_tests.stack.harness import wait_for
@@ -274,7 +277,9 @@ def test_older_times_than_are_kept_are_said(recent: Recent) -> None:
     [
         ({"metrics": "cpu"}, "metrics: there is no 'cpu'; there are ingestion_rate"),
         ({"from": "yesterday"}, "from: expected epoch milliseconds or ISO 8601"),
+        ({"from": "²"}, "from: expected epoch milliseconds or ISO 8601"),
         ({"to": "--5"}, "to: expected epoch milliseconds or ISO 8601"),
+        ({"to": "9" * 5000}, "to: expected epoch milliseconds or ISO 8601"),
         ({"from": 5, "to": 5}, "from has to be before to"),
         ({"series": "perhaps"}, "series should be a valid boolean"),
     ],
@@ -288,6 +293,34 @@ def test_what_is_not_understood_is_one_sentence(
     )
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(sentence)
+
+
+def test_a_few_are_answered_at_once(recent: Recent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait without a thread of those that all requests share."""
+    door = Door(recent)
+    together = threading.Barrier(8)
+    inside: list[int] = []
+    most: list[int] = []
+
+    def tables(*_: Any) -> list[Any]:
+        inside.append(1)
+        most.append(len(inside))
+        together.wait(60)
+        inside.pop()
+        together.wait(60)
+        return []
+
+    monkeypatch.setattr(door.monitoring.sizes, "tables", tables)
+
+    async def ask() -> list[httpx.Response]:
+        async with client_of(door.app) as client:
+            path = "/api/v1/monitoring/tables"
+            return await asyncio.gather(
+                *(client.get(path, headers=door.headers) for _ in range(24))
+            )
+
+    assert [answer.status_code for answer in asyncio.run(ask())] == [200] * 24
+    assert max(most) == 8
 
 
 @pytest.mark.parametrize("path", ["metrics", "overview", "tables"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.registry.access import MOST_BODY_BYTES
+from dc_platform.registry.tokens import Scope, Tokens
+from dc_platform.serving.turns import Turns
 from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.serving import Served, view
 from dc_platform_tests.helpers.serving_http import Door
@@ -110,3 +114,71 @@ def test_a_registry_that_is_away_is_503(door: Door, monkeypatch: pytest.MonkeyPa
     assert answer.status_code == 503
     assert "the registry failed" in answer.json()["detail"]
     assert int(answer.headers["Retry-After"]) > 0
+
+
+class Spaces:
+    """A body that has no end; `sent` are the bytes that were asked for."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.sent += 2**16
+            yield b" " * 2**16
+
+
+@pytest.mark.parametrize("path", ["sql", "query", "search", "admin/deletions", "reports"])
+def test_a_body_without_an_end_is_413_and_without_a_token_not_read(door: Door, path: str) -> None:
+    path, large = f"/api/v1/{path}", {"Content-Length": str(10 * MOST_BODY_BYTES)}
+    for headers, status, read in (
+        (door.headers, 413, MOST_BODY_BYTES + 2**16),
+        (door.headers | large, 413, 0),
+        ({}, 401, 0),
+        (large, 401, 0),
+        ({"Authorization": "Basic eA=="}, 401, 0),
+    ):
+        body = Spaces()
+        headers = headers | {"Content-Type": "application/json"}
+        answer = request(door.app, "POST", path, headers=headers, content=body)
+        assert (answer.status_code, body.sent) == (status, read)
+        assert str(MOST_BODY_BYTES) in answer.json()["detail"] or status == 401
+
+
+def test_a_body_of_the_limit_is_read(door: Door) -> None:
+    text = b'{"sql": "select 1 as n"'
+    body = text + b" " * (MOST_BODY_BYTES - len(text) - 1) + b"}"
+    headers = {**door.headers, "Content-Type": "application/json"}
+    answer = request(door.app, "POST", "/api/v1/sql", headers=headers, content=body)
+    assert answer.json() == [{"n": 1}]
+    assert request(door.app, "GET", "/api/v1/monitoring/health").status_code == 200
+
+
+def test_parameters_are_bounded(door: Door) -> None:
+    body = {"sql": "select 1", "parameters": [1] * 1001}
+    answer = request(door.app, "POST", "/api/v1/sql", headers=door.headers, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("parameters should have at most 1000 items")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/quarantine",
+        "/api/v1/quarantine/x",
+        "/quarantine",
+        "/quarantine/x",
+        "/api/v1/admin/deletions",
+        "/api/v1/admin/deletions/x",
+    ],
+)
+def test_what_runs_sql_waits_for_its_turn(
+    door: Door, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    nobody = Turns(running=0, per_tenant=0, seconds=0.01)
+    monkeypatch.setitem(door.app.state._state, "turns", nobody)
+    token = Tokens(door.database).create(Scope.ADMIN)
+    headers = {"Authorization": f"Bearer {token}", "Cookie": f"dcp_token={token}"}
+    answer = request(door.app, "GET", path, headers=headers)
+    assert answer.status_code == 429
+    assert "Try again." in answer.text
