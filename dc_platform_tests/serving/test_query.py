@@ -197,6 +197,63 @@ filters = st.one_of(
 )
 
 
+MANY: dict[str, list[Any]] = {
+    "n": [
+        *(None, True, 5, 5.0, 1.5, 2**60, 2**60 + 1, -(2**70), 10**40),
+        *("5", "x", "", "a\0b", "é'", "null"),
+    ],
+    "o": ['{"a":1}', 7],
+    "metadata.version": ["1", 9, None, False],
+    "metadata.tags.k": ["x", 1, None],
+    "sourceId": ["s", None, 3],
+    "eventId": [str(some_uuid(1)).upper(), "order-1", 3, True, None],
+    "timestamp": [NOW, NOW + 1, "2023-11-14T22:13:20Z", None],
+}
+
+
+def test_a_long_list_finds_what_a_short_one_does(
+    directory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payloads = ["5", "5.0", "1.5", "true", f"{2**60}", f"{2**60 + 1}", f"{-(2**70)}", "1e40"]
+    payloads += [f"{10**40}", '"5"', '"x"', '""', '"a\\u0000b"', '"é\'"', "null", '"null"', "[1]"]
+    lines = [
+        b'{"eventType":"t","eventId":"%s","timestamp":%d,"metadata":{"tags":{"k":"x"}},'
+        b'"payload":{%s}}'
+        % (
+            b"order-%d" % n if n % 2 else str(some_uuid(n)).encode(),
+            NOW + n,
+            f'"n":{payload},"o":{{"a":1}}'.encode() if n % 5 else b"",
+        )
+        for n, payload in enumerate(payloads, 1)
+    ]
+    served = Served(directory.mktemp("served"))
+    served.view = view(served.lake, [], [[block([gateway_line(line) for line in lines])]])
+
+    def found(field: str, operator: str, values: list[Any]) -> set[Any]:
+        only = {"field": field, "operator": operator, "value": values}
+        asked = Query.model_validate({"filters": [only]})
+        assert served.view is not None
+        rows = answer(served.engine, served.view, asked, tenant_id="default")["results"]
+        return {row["timestamp"] for row in rows}
+
+    short: dict[Any, set[Any]] = {}
+    long: dict[Any, set[Any]] = {}
+    for few, kept in ((16, short), (0, long)):
+        monkeypatch.setattr("dc_platform.serving.conditions._FEW", few)
+        for field, values in MANY.items():
+            for operator in ("in", "not in"):
+                for some in (values, *([value] for value in values)):
+                    kept[(field, operator, repr(some))] = found(field, operator, some)
+    assert long == short
+    # A scan of so many alternatives has no end.
+    many = [*range(5000), *(f"text {n}" for n in range(4999)), "x"]
+    assert found("n", "in", many) == found("n", "in", [5, "x"])
+    with pytest.raises(QueryError, match="at most 10000 values"):
+        found("n", "in", [*many, 1])
+    with pytest.raises(QueryError, match="needs a single value"):
+        found("n", "in", [*many[:20], {}])
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tmp_path_factory
