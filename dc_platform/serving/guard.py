@@ -47,7 +47,7 @@ _TIMED = frozenset({"events", "silver.events"})
 _MOST_TABLES = 64
 # 5,000 of UNION or of subqueries take 10 to 20 s before anything interrupts them.
 _MOST_SELECTS = 200
-# Functions of ours that only our own macros call begin with it.
+# Functions of ours that only our own macros call, and views of ours, begin with it.
 HIDDEN = "dcp_"
 # What DuckDB writes back without quotes.
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
@@ -167,6 +167,8 @@ class _Walk:
         for entry in (node.get("cte_map") or {}).get("map") or []:
             # A query of WITH sees those before it, not itself and not those after it.
             self.node(entry["value"], ctes)
+            if _folded(entry["key"]).startswith(HIDDEN):
+                raise RefusedError(f"A name of WITH must not begin with {HIDDEN}.")
             # Put in at each place that names it, 25 of them become 2^25 tables.
             if entry["value"].get("materialized") == "CTE_MATERIALIZE_NEVER":
                 entry["value"]["materialized"] = "CTE_MATERIALIZE_DEFAULT"

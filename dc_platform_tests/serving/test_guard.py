@@ -112,6 +112,7 @@ ATTEMPTS = [
     'with "{kelvin}" as (select 1) select * from "{file}"',
     "with tail as (select * from tail) select * from tail",
     "with dcp_events as (select * from dcp_events) select * from dcp_events",
+    "with dcp_events as (select 1) select * from events",
     "with duckdb_views as (select * from duckdb_views) select * from duckdb_views",
     # the engine's own tables and functions
     "select * from tail",
