@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dc_platform.contracts.fields import QueryError
 from dc_platform.contracts.tables import SILVER_EVENTS
@@ -31,7 +31,7 @@ from dc_platform.serving.conditions import microseconds
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.fresh import Beside, Fresh
 from dc_platform.serving.highlights import highlights
-from dc_platform.serving.query import EVENT_COLUMNS
+from dc_platform.serving.query import EVENT_COLUMNS, whole
 from dc_platform.serving.search_index import SearchIndex, Seen
 from dc_platform.serving.view import COLUMNS, View
 from dc_platform.settings import Settings
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _ADDRESS = ("kafka_partition", "kafka_offset", "kafka_index")
 _HIT = f"event_time, identity, {', '.join(_ADDRESS)}, part"
 Key = tuple[int, int, int, int]
-Some = Annotated[list[str], Field(max_length=1000)]
+Some = Annotated[str | Annotated[list[str], Field(max_length=1000)] | None, AfterValidator(whole)]
 
 
 class SearchRequest(BaseModel):
@@ -52,8 +52,8 @@ class SearchRequest(BaseModel):
     query: str = Field(min_length=1, max_length=10_000)
     from_: int | float | str | None = Field(default=None, alias="from")
     to: int | float | str | None = None
-    source_id: str | Some | None = Field(default=None, alias="sourceId")
-    event_type: str | Some | None = Field(default=None, alias="eventType")
+    source_id: Some = Field(default=None, alias="sourceId")
+    event_type: Some = Field(default=None, alias="eventType")
     limit: int = Field(default=20, ge=1, le=100)
     cursor: str | None = Field(default=None, max_length=200)
 

@@ -29,6 +29,17 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
         ("sql", {}, "sql is missing"),
         ("sql", {"sql": ""}, "sql should have at least 1 character"),
         ("sql", {"sql": "select 1", "more": 1}, "more is not a known field"),
+        ("sql", b'{"sql": "select \'\\ud800\'"}', "sql should be a valid string"),
+        *(
+            (
+                "search",
+                b'{"query": "a", "%s": %s}' % (name, value),
+                f"{name.decode()} should be text without half of a surrogate",
+            )
+            for name in (b"sourceId", b"eventType")
+            for value in (b'"\\ud800"', b'["a", "\\udc00"]')
+        ),
+        ("search", b'{"query": "\\ud800"}', "query should be a valid string"),
         (
             "sql",
             {"sql": "select 1", "format": "xml"},
