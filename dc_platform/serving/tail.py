@@ -219,12 +219,15 @@ class Tail:
         if not poll.records and not self._progress.reached:
             # Positions move without records, too, over the markers of transactions.
             self._positions.update(reader.positions(self._positions))
-        if time.monotonic() >= self._next_silver:
-            self._next_silver = time.monotonic() + _SILVER_SECONDS
-            changed = self._follow_silver(reader) or changed
         self._progress.follow(self._positions)
+        # Before silver is looked at, which takes as long as the rows of a commit need to leave.
         if changed or self.view is None or self.view.complete != self._complete():
             self._publish()
+        if time.monotonic() >= self._next_silver:
+            self._next_silver = time.monotonic() + _SILVER_SECONDS
+            if self._follow_silver(reader):
+                self._progress.follow(self._positions)
+                self._publish()
 
     def _take(self, poll: Poll) -> None:
         assert self._snapshot is not None
