@@ -225,21 +225,22 @@ class Settings(BaseSettings):
     tail_disk_mb: int = Field(
         20_480, ge=8, description="Disk of the tail; past it answers say complete: false."
     )
-    query_memory_mb: int = Field(1024, ge=64, description="Memory of all queries of a process.")
-    query_timeout_seconds: float = Field(
-        60.0, gt=0, description="Longest work of a query on its next rows."
-    )
+    query_memory_mb: int = Field(1024, ge=64, description="Memory of all queries but those in SQL.")
+    query_timeout_seconds: float = Field(60.0, gt=0, description="Longest work on the next rows.")
     query_temp_mb: int = Field(
-        10_240, ge=0, description="Disk that all queries of a process may spill to."
+        10_240, ge=0, description="Disk that queries may spill to; those in SQL share as much."
     )
     query_concurrency: int = Field(
-        24, ge=1, description="Queries of a serving process that run at once, below 40."
+        24, ge=1, description="Queries that run at once, but those in SQL; with them below 40."
     )
-    query_tenant_concurrency: int = Field(
-        8, ge=1, description="The same, of one tenant; its others wait for their turn."
+    query_tenant_concurrency: int = Field(8, ge=1, description="The same, of one tenant.")
+    query_wait_seconds: float = Field(10.0, gt=0, description="Longest wait for a turn, then 429.")
+    sql_concurrency: int = Field(
+        6, ge=1, description="Queries in SQL that run at once, each in a process of its own."
     )
-    query_wait_seconds: float = Field(
-        10.0, gt=0, description="Longest wait of a query for its turn; after it: 429."
+    sql_tenant_concurrency: int = Field(3, ge=1, description="The same, of one tenant.")
+    sql_memory_mb: int = Field(
+        1024, ge=64, description="Memory of a query in SQL; its process may have 512 MiB more."
     )
     serving_memory_mb: int = Field(
         0,
@@ -259,7 +260,7 @@ class Settings(BaseSettings):
         description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take in memory, so that"
         " queries of the last hour read no files; 0: none.",
     )
-    query_threads: int = Field(2, ge=1, description="Threads of all queries of a process.")
+    query_threads: int = Field(2, ge=1, description="Threads of queries; each in SQL has as many.")
 
     # --- gold ---
     trino_url: str = Field(
@@ -316,8 +317,7 @@ class Settings(BaseSettings):
         "INFO", description="Least level that is logged."
     )
     crash_at: str = Field(
-        "",
-        description="For tests: the process kills itself there, point[:nth] (docs/reliability.md).",
+        "", description="For tests: it kills itself there, point[:nth] (docs/reliability.md)."
     )
 
     @field_validator("indexed_fields")

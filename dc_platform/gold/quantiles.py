@@ -11,11 +11,11 @@ Sketches are merged by asking all their items together, so merging adds no error
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from dc_platform.gold.sketches import LOOK_EVERY, SketchError
+from dc_platform.gold.sketches import SketchError
 
 # Runs of 2^h values with at most K runs: each has less than 2/K of the values.
 K = 512
@@ -75,9 +75,7 @@ def _capacity(k: int, levels: int) -> int:
     return total
 
 
-def quantiles(
-    blobs: Sequence[bytes], ranks: Sequence[float], look: Callable[[], None] | None = None
-) -> list[float] | None:
+def quantiles(blobs: Sequence[bytes], ranks: Sequence[float]) -> list[float] | None:
     """The values at some ranks (0 to 1) of all values that the sketches saw; None when none saw any.
 
     A rank is wrong by at most 1/512 of the values (RANK_ERROR); 0 and 1 are exact.
@@ -85,9 +83,7 @@ def quantiles(
     if any(not 0 <= rank <= 1 for rank in ranks):
         raise SketchError("a rank is a number from 0 to 1: 0.99 for the 99th percentile")
     parts = []
-    for number, blob in enumerate(blobs):
-        if look is not None and number % LOOK_EVERY == 0:
-            look()
+    for blob in blobs:
         part = _parsed(blob)
         if len(part[0]):
             parts.append(part)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import datasketches
@@ -29,8 +29,6 @@ _ITEMS_EMPTY = 5
 _LIST, _SET, _DENSE = 8, 9, 10  # HLL_8 as a list of coupons, a set of them, 2^14 registers
 _DENSE_HEADER = struct.Struct("<8B3d2I")
 _MAX_WEIGHT = 1 << 62
-# Sketches between two looks whether the query has been ended: 1 µs each, 300 of items.
-LOOK_EVERY = 256
 
 
 class SketchError(ValueError):
@@ -53,30 +51,25 @@ def hll_of(values: Iterable[str]) -> bytes:
     return _canonical(bytes(sketch.serialize_compact()))
 
 
-def hll_estimate(blobs: Sequence[bytes], look: Callable[[], None] | None = None) -> float:
-    """How many distinct values all sketches together saw. Standard error 0.8 % (1.04 / sqrt(2^14)).
-
-    `look` is called now and then and may raise.
-    """
-    return float(_merged(blobs, look).get_estimate())
+def hll_estimate(blobs: Sequence[bytes]) -> float:
+    """How many distinct values all sketches together saw. Standard error 0.8 % (1.04 / sqrt(2^14))."""
+    return float(_merged(blobs).get_estimate())
 
 
-def hll_bounds(
-    blobs: Sequence[bytes], look: Callable[[], None] | None = None
-) -> tuple[float, float, float]:
+def hll_bounds(blobs: Sequence[bytes]) -> tuple[float, float, float]:
     """(lower, estimate, upper): two standard errors, which hold 95 % of the truths."""
-    merged = _merged(blobs, look)
+    merged = _merged(blobs)
     bounds = merged.get_lower_bound(2), merged.get_estimate(), merged.get_upper_bound(2)
     return float(bounds[0]), float(bounds[1]), float(bounds[2])
 
 
-def hll_merge(blobs: Sequence[bytes], look: Callable[[], None] | None = None) -> bytes:
+def hll_merge(blobs: Sequence[bytes]) -> bytes:
     """One sketch of what all of them saw, whatever order they come in."""
-    return _canonical(_union(blobs, look).get_result(datasketches.HLL_8).serialize_compact())
+    return _canonical(_union(blobs).get_result(datasketches.HLL_8).serialize_compact())
 
 
-def _merged(blobs: Sequence[bytes], look: Callable[[], None] | None) -> datasketches.hll_sketch:
-    return datasketches.hll_sketch.deserialize(hll_merge(blobs, look))
+def _merged(blobs: Sequence[bytes]) -> datasketches.hll_sketch:
+    return datasketches.hll_sketch.deserialize(hll_merge(blobs))
 
 
 def _canonical(blob: bytes) -> bytes:
@@ -92,15 +85,11 @@ def _canonical(blob: bytes) -> bytes:
     return blob[:5] + bytes([blob[5] & ~_OUT_OF_ORDER]) + blob[6:start] + coupons.tobytes()
 
 
-def _union(
-    blobs: Sequence[bytes], look: Callable[[], None] | None = None
-) -> datasketches.hll_union:
+def _union(blobs: Sequence[bytes]) -> datasketches.hll_union:
     """Registers are merged here (2 µs a sketch, in the library 12): one sketch of them goes in."""
     union = datasketches.hll_union(LG_K)
     registers: np.ndarray | None = None
-    for number, blob in enumerate(blobs):
-        if look is not None and number % LOOK_EVERY == 0:
-            look()
+    for blob in blobs:
         found = _registers(blob)
         if found is None:
             union.update(datasketches.hll_sketch.deserialize(blob))
@@ -167,17 +156,13 @@ def items_of(weights: Iterable[tuple[str, int]]) -> bytes:
     return bytes(sketch.serialize())
 
 
-def top_items(
-    blobs: Sequence[bytes], count: int, look: Callable[[], None] | None = None
-) -> list[TopItem]:
+def top_items(blobs: Sequence[bytes], count: int) -> list[TopItem]:
     """The `count` items with the greatest estimates. Every item whose weight is above 3.5 / 1024 of
     all weight is among what is looked at.
     """
     merged = datasketches.frequent_strings_sketch(LG_ITEMS)
     # In one order, whatever order the rows came in: what is dropped depends on it.
-    for number, blob in enumerate(sorted(blobs)):
-        if look is not None and number % LOOK_EVERY == 0:
-            look()
+    for blob in sorted(blobs):
         _check_items(blob)
         merged.merge(datasketches.frequent_strings_sketch.deserialize(blob))
     if merged.is_empty():

@@ -7,12 +7,16 @@ chunks.py     pieces of the tail, in memory or spilled
 view.py       one moment of the union: a silver version, its border, the tail after it
 recent.py     the newest rows of silver, in memory
 engine.py     DuckDB over a view, without files, network or settings for its users
-rows.py       the rows of a running query, each batch within its time
+instance.py   instances of DuckDB that reach nothing else
+rows.py       the rows of a running query, and its time
 guard.py      which SQL is let through
 past.py       views of silver as it was, without what was deleted since
 views.py      which view a request is answered from
-turns.py, limits.py   whose query runs next, and how much memory the process may take
+turns.py, limits.py   whose query runs next, and how much memory a process may take
 sql.py        answers to SQL, as streams
+sql_pool.py   the processes that run it, and their end
+sql_worker.py what goes on in one of them
+tail_files.py pieces of the tail as files for them
 reports.py    saved reports
 query.py      POST /api/v1/query (design 4.2) to SQL
 metrics.py    GET /api/v1/metrics/{name} (design 4.2)

@@ -91,5 +91,4 @@ class Ledger:
         return LedgerState(round(made.timestamp() * 1000), alerts)
 
     def _rows(self, sql: str, view: View, tenant_id: str) -> pa.Table:
-        with self._engine.run_sql(sql, view, tenant_id=tenant_id) as found:
-            return found.read_all()
+        return self._engine.run_named(sql, view, tenant_id=tenant_id)

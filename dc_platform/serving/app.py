@@ -83,8 +83,15 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
             per_tenant=settings.query_tenant_concurrency,
             seconds=settings.query_wait_seconds,
         )
+        app.state.sql_turns = Turns(
+            running=settings.sql_concurrency,
+            per_tenant=settings.sql_tenant_concurrency,
+            seconds=settings.query_wait_seconds,
+            kind="SQL",
+        )
         app.state.reports = Reports(database)
         app.state.past = Past(lake, app.state.retention)
+        engine.start()
         try:
             yield
         finally:

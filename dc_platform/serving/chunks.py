@@ -31,7 +31,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class SpillFile:
-    """A Parquet file that is deleted when nobody refers to it any more."""
+    """A file that is deleted when nobody refers to it any more."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

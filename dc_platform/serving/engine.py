@@ -1,8 +1,9 @@
 """DuckDB over a view of the union.
 
-One instance per process, so memory and threads are bounded for all queries together. It may read
-files below the lake and the tail's directory only, its settings are locked, and each query has a
-cursor with temporary views of its own: the tables it asked for, at one moment, of one tenant.
+Our own SQL runs in one instance, so memory and threads are bounded for all queries together; SQL that
+people wrote runs in processes of its own, which may die of it. Either may read files below the lake and
+the tail's directory only, its settings are locked, and each query has a cursor with temporary views of
+its own: the tables it asked for, at one moment, of one tenant.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from dc_platform.contracts.gold import EVENTS_HOURLY
 from dc_platform.contracts.sketch_tables import METRICS_HOURLY
 from dc_platform.contracts.spec import GoldSpec
 from dc_platform.contracts.tables import SILVER_EVENTS, TABLES, TableSpec
-from dc_platform.lake.sql import sql_list, table_sql
+from dc_platform.lake.sql import table_sql
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.serving.cache import ResultCache
@@ -37,11 +39,15 @@ from dc_platform.serving.guard import (
     not_timed,
     view_name,
 )
+from dc_platform.serving.instance import Bounds, bounded, lock
 from dc_platform.serving.needles import Found, Needles
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
 from dc_platform.serving.recent import Held, RecentRows
-from dc_platform.serving.rows import Clock, Deadlines, Rows, all_rows
-from dc_platform.serving.sketch_functions import SketchFunctions
+from dc_platform.serving.results import Format
+from dc_platform.serving.rows import Clock, Deadlines, all_rows
+from dc_platform.serving.sql_pool import Running, Workers
+from dc_platform.serving.sql_worker import Asked
+from dc_platform.serving.tail_files import TailFiles
 from dc_platform.serving.view import NOTHING, View
 from dc_platform.settings import Settings
 
@@ -103,36 +109,33 @@ class Engine:
         self._needles = Needles(
             lake, threads=settings.query_threads, seconds=settings.query_timeout_seconds
         )
-        self._directories = sql_list([str(Path(lake.uri).absolute()), str(tail)])
-        self._settings = settings
+        self._bounds = Bounds(
+            settings.query_threads,
+            settings.query_memory_mb,
+            self.temporary,
+            settings.query_temp_mb,
+            [str(Path(lake.uri).absolute()), str(tail)],
+        )
+        for_sql = replace(
+            self._bounds,
+            memory_mb=settings.sql_memory_mb,
+            temporary_mb=settings.query_temp_mb // settings.sql_concurrency,
+        )
+        self._workers = Workers(for_sql, seconds=settings.query_timeout_seconds)
+        self._tail_files = TailFiles(tail)
+        self._recent_memory_mb = settings.recent_memory_mb
         self._renewing = threading.Lock()
         self._open()
 
     def _open(self) -> None:
         """A new instance, with its settings locked."""
-        settings = self._settings
-        instance = duckdb.connect(
-            config={
-                "threads": settings.query_threads,
-                "memory_limit": f"{settings.query_memory_mb}MB",
-                "temp_directory": str(self.temporary),
-                "max_temp_directory_size": f"{settings.query_temp_mb}MB",
-                "python_enable_replacements": "false",
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-            }
-        )
-        self._sketches = SketchFunctions(instance)
-        self._recent = RecentRows(instance, memory_mb=settings.recent_memory_mb)
-        for statement in (
-            "set global TimeZone = 'UTC'",
-            f"set allowed_directories = {self._directories}",
-            "set enable_external_access = false",
-            # Of the instance: cursors do not have what a connection has set.
-            "set global parquet_metadata_cache = true",
-            "set lock_configuration = true",
-        ):
-            instance.execute(statement)
+        instance = bounded(self._bounds)
+        self._recent = RecentRows(instance, memory_mb=self._recent_memory_mb)
+        lock(instance, self._bounds)
+
+    def start(self) -> None:
+        """Have a process ready for SQL; returns at once."""
+        self._workers.start()
 
     @contextmanager
     def run_sql(
@@ -143,23 +146,36 @@ class Engine:
         tenant_id: str,
         past: PastViews = _only_now,
         parameters: Sequence[Any] | Mapping[str, Any] = (),
-        wide: str = "bignum",
-        starts: Callable[[Clock], None] = lambda clock: None,
-    ) -> Iterator[Rows]:
-        """Run SQL that a person wrote; gives its rows as a stream. Integers too wide for Arrow come
-        as `wide`: DuckDB's bignum, or varchar. `past` gives the views of AT (…). `starts` gets what
-        interrupts it, before it runs.
+        format_: Format = "arrow",
+        limit: int | None = None,
+        starts: Callable[[Running], None] = lambda running: None,
+    ) -> Iterator[Iterator[bytes]]:
+        """Run SQL that a person wrote, in a process of its own; gives the answer in parts, of which the
+        first may be all of the work. `past` gives the views of AT (…). `starts` gets what ends the
+        query, before it runs.
         """
         guarded = self._guard.check(sql)
-        with self._cursor_on(view) as (cursor, held):
+        views = [self._view_sql(view_name(t), t, view, tenant_id) for t in guarded.tables]
+        for name, (table, at) in guarded.past.items():
+            views.append(self._view_sql(name, table, past(at), tenant_id))
+        tail = self._tail_files.of(view) if any(map(_has_tail, guarded.tables)) else []
+        asked = Asked(views, tail, guarded.sql, parameters, format_, limit)
+        with self._workers.running(tenant_id) as running:
+            starts(running)
+            yield running.parts(asked)
+
+    def run_named(
+        self, sql: str, view: View, *, tenant_id: str, parameters: Sequence[Any] = ()
+    ) -> pa.Table:
+        """The rows of our own SQL over tables by their names, as people write it."""
+        guarded = self._guard.check(sql)
+        with (
+            self._cursor_on(view) as (cursor, held),
+            Clock(cursor, self._deadlines).running(),
+        ):
             for table in guarded.tables:
-                self._create_view(cursor, view_name(table), table, view, tenant_id, held)
-            for name, (table, at) in guarded.past.items():
-                self._create_view(cursor, name, table, past(at), tenant_id, NOTHING)
-            clock = Clock(cursor, self._deadlines)
-            starts(clock)
-            with self._sketches.named_on(cursor, clock, guarded.functions):
-                yield Rows(cursor, clock, guarded.sql, parameters, wide=wide)
+                cursor.execute(self._view_sql(view_name(table), table, view, tenant_id, held))
+            return all_rows(cursor.execute(guarded.sql, parameters))
 
     def run_on_events(
         self,
@@ -233,6 +249,7 @@ class Engine:
 
     def close(self) -> None:
         """End what goes on beside the queries."""
+        self._workers.close()
         self._recent.close()
         self._needles.close()
 
@@ -244,22 +261,14 @@ class Engine:
         """A table as a query over `view` sees it."""
         return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
 
-    def _create_view(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        name: str,
-        table: str,
-        view: View,
-        tenant_id: str,
-        held: Held,
-    ) -> None:
+    def _view_sql(
+        self, name: str, table: str, view: View, tenant_id: str, held: Held = NOTHING
+    ) -> str:
+        """What makes the view that stands for a table."""
         if view.hidden is not None and not is_timed(table):
             raise not_timed(table)
         where = view.where(tenant_id)
-        if table == "events" or table.startswith("typed."):
-            events = view.events_sql(tenant_id, held=held)
-        else:
-            events = ""
+        events = view.events_sql(tenant_id, held=held) if _has_tail(table) else ""
         if table == "events":
             body = events
         elif OWN.fullmatch(table):
@@ -270,7 +279,7 @@ class Engine:
             if "tenant_id" not in spec.columns.names:
                 where = ""
             body = f"select * from ({table_sql(spec, snapshot)}) {where}"
-        cursor.execute(f"create temp view {name} as {body}")
+        return f"create temp view {name} as {body}"
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -302,3 +311,8 @@ class Engine:
             raise
         finally:
             cursor.close()
+
+
+def _has_tail(table: str) -> bool:
+    """Whether a table is of the union."""
+    return table == "events" or table.startswith("typed.")

@@ -42,8 +42,12 @@ def limit_memory(settings: Settings) -> None:
     count. To be called before DuckDB is imported.
     """
     os.environ.setdefault(*_ALLOCATOR)
+    keep_below(memory_limit_mb(settings) * 2**20)
+
+
+def keep_below(limit: int) -> None:
+    """Limit this process to so many bytes of private memory, from now on, where the system can."""
     if _STATM.exists():
-        limit = memory_limit_mb(settings) * 2**20
         set_limit(limit)
         threading.Thread(target=_keep, args=(limit,), name="memory", daemon=True).start()
 

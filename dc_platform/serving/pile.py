@@ -56,7 +56,7 @@ class Pile:
     def empty_directory(self) -> None:
         """Delete what an earlier process has left."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        for file in self._directory.glob("tail-*.parquet"):
+        for file in self._directory.glob("tail-*"):
             file.unlink()
 
     def close(self) -> None:

@@ -163,10 +163,10 @@ class Quarantine:
         }
 
     def _rows(self, sql: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
-        with self._engine.run_sql(
+        rows = self._engine.run_named(
             sql, self._view, tenant_id=self._tenant_id, parameters=parameters
-        ) as rows:
-            found: list[dict[str, Any]] = rows.read_all().to_pylist()
+        )
+        found: list[dict[str, Any]] = rows.to_pylist()
         return found
 
 

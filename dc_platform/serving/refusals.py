@@ -18,12 +18,14 @@ from dc_platform.lake.past import NoSuchVersionError
 from dc_platform.search.language import SyntaxMistakeError
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.rows import QueryTimeoutError
+from dc_platform.serving.sql_pool import QueryDiedError
 
 KNOWN = (
     RefusedError,
     QueryError,
     SyntaxMistakeError,
     QueryTimeoutError,
+    QueryDiedError,
     NoSuchVersionError,
     RetriableError,
     duckdb.Error,
@@ -42,11 +44,14 @@ def refusal(error: Exception, *, bad: int) -> HTTPException:
         return HTTPException(503, f"Try again soon: {reason}", headers=_AGAIN)
     if isinstance(error, QueryTimeoutError):
         return HTTPException(504, reason)
+    if isinstance(error, QueryDiedError):
+        return HTTPException(503, reason)
     if isinstance(error, duckdb.OutOfMemoryException | MemoryError):
         return HTTPException(
             507,
-            "The query needs more memory than DCP_QUERY_MEMORY_MB, or more disk to spill to than"
-            f" DCP_QUERY_TEMP_MB lets it have: ask for fewer rows or groups. {reason}",
+            "The query needs more memory than DCP_QUERY_MEMORY_MB (in SQL DCP_SQL_MEMORY_MB), or more"
+            " disk to spill to than DCP_QUERY_TEMP_MB lets it have: ask for fewer rows or groups."
+            f" {reason}",
         )
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
         return HTTPException(

@@ -18,8 +18,9 @@ from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.answers import answer
 from dc_platform.serving.guard import Guard, RefusedError
 from dc_platform.serving.refusals import KNOWN, refusal, sentence
+from dc_platform.serving.results import WRITERS, Format
 from dc_platform.serving.routes import AskedQuery, Reader
-from dc_platform.serving.sql import MEDIA, WRITERS, Format, Sql, format_of, stream
+from dc_platform.serving.sql import MEDIA, Sql, format_of, stream
 from dc_platform.serving.turns import Turns
 from dc_platform.serving.views import view_as_of
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from dc_platform.serving.values import texts, values
+
+Format = Literal["json", "table", "csv", "arrow"]
 
 
 class Batches(Protocol):
@@ -146,3 +148,11 @@ def arrow_stream(reader: Batches) -> Iterator[bytes]:
             sink.seek(0)
             sink.truncate()
     yield sink.getvalue()
+
+
+WRITERS: Mapping[Format, Callable[[Batches], Iterator[bytes]]] = {
+    "json": json_array,
+    "table": table_json,
+    "csv": csv_text,
+    "arrow": arrow_stream,
+}

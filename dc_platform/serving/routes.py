@@ -16,8 +16,9 @@ from dc_platform.serving.answers import answer
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.query import Query, whole
 from dc_platform.serving.refusals import KNOWN, refusal
+from dc_platform.serving.results import Format
 from dc_platform.serving.search import Search, SearchRequest
-from dc_platform.serving.sql import Format, Sql, format_of, stream
+from dc_platform.serving.sql import Sql, format_of, stream
 from dc_platform.serving.turns import Turns
 from dc_platform.serving.views import current_view, view_as_of
 

@@ -1,7 +1,7 @@
-"""The rows of a query that is running: batch by batch, each within the time that a query may take.
+"""The rows of a query that is running, and the time that it may take.
 
-The clock runs only while DuckDB works on the next batch, so whoever reads may take as long as they
-like, and a query that gives no rows ends.
+The clock runs only while DuckDB works, so whoever reads does not use up a query's time, and a query
+that gives no rows ends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -41,6 +41,13 @@ class QueryTimeoutError(PlatformError):
 _AGAIN_SECONDS = 1.0
 
 
+class Timed(Protocol):
+    """What may take too long."""
+
+    def expire(self) -> None:
+        """Its time is over."""
+
+
 class Deadlines:
     """Ends queries that run for longer than `seconds` at a time, from one thread: one of its own for
     each query took 0.2 ms.
@@ -49,13 +56,13 @@ class Deadlines:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._changed = threading.Condition()
-        self._ends: dict[Clock, float] = {}
+        self._ends: dict[Timed, float] = {}
         self._thread: threading.Thread | None = None
         # When the thread looks again; None: when it is told to.
         self._next: float | None = None
 
-    def begin(self, clock: Clock, until: float | None = None) -> None:
-        """From now on the clock has `seconds`, and not longer than `until` (`time.monotonic`). Raises
+    def begin(self, clock: Timed, until: float | None = None) -> None:
+        """From now on it has `seconds`, and not longer than `until` (`time.monotonic`). Raises
         QueryTimeoutError when that is over, RetriableError when there is no thread for it.
         """
         now = time.monotonic()
@@ -76,8 +83,8 @@ class Deadlines:
             if self._next is None or end < self._next:
                 self._changed.notify()
 
-    def end(self, clock: Clock) -> None:
-        """It is in time; once this has returned the clock does not expire any more."""
+    def end(self, clock: Timed) -> None:
+        """It is in time; once this has returned it does not expire any more."""
         with self._changed:
             self._ends.pop(clock, None)
 
@@ -110,56 +117,55 @@ class Clock:
         self._deadlines = deadlines
         self._until = until
         self._expired = False
-        # Somebody ended the query; from then on it is of no use to anybody.
-        self.ended = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """DuckDB works within the block; its errors come out as ours."""
         self._deadlines.begin(self, self._until)
         try:
-            yield
-        except (duckdb.InterruptException, duckdb.InvalidInputException, OSError) as error:
-            # An OSError is how rows that are already streaming tell of any error of DuckDB's; an
-            # InvalidInputException is how a function of ours gives up.
+            with _as_ours():
+                yield
+        except duckdb.Error as error:
             if self._expired:
                 raise QueryTimeoutError(self._deadlines.seconds) from error
-            if not isinstance(error, OSError):
-                raise
-            memory = "Out of Memory" in str(error)
-            raise (duckdb.OutOfMemoryException if memory else duckdb.Error)(str(error)) from error
-        except duckdb.PermissionException as error:
-            raise RefusedError(f"Not let through: {error}") from error
+            raise
         finally:
             self._deadlines.end(self)
 
     def expire(self) -> None:
         """The time is over."""
         self._expired = True
-        self.interrupt()
-
-    def interrupt(self) -> None:
-        """End what the cursor runs; from any thread."""
-        self.ended = True
         with suppress(duckdb.Error):
             self._cursor.interrupt()
 
 
+@contextmanager
+def _as_ours() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # How rows that are already streaming tell of any error of DuckDB's.
+        memory = "Out of Memory" in str(error)
+        raise (duckdb.OutOfMemoryException if memory else duckdb.Error)(str(error)) from error
+    except duckdb.PermissionException as error:
+        raise RefusedError(f"Not let through: {error}") from error
+
+
 class Rows:
-    """A schema and batches, to be read once. Running the query begins with it."""
+    """A schema and batches, to be read once. Running the query begins with it. Integers too wide for
+    Arrow come as `wide`: DuckDB's bignum, or varchar.
+    """
 
     def __init__(
         self,
         cursor: duckdb.DuckDBPyConnection,
-        clock: Clock,
         sql: str,
         parameters: Sequence[Any] | Mapping[str, Any],
         *,
         wide: str,
     ) -> None:
-        self._clock = clock
         bound = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
-        with clock.running():
+        with _as_ours():
             cursor.execute(sql, bound)
             if rewritten := _without_strange_types(sql, cursor.description or [], wide):
                 cursor.execute(rewritten, bound)
@@ -168,15 +174,11 @@ class Rows:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         while True:
-            with self._clock.running():
+            with _as_ours():
                 batch = next(self._reader, None)
             if batch is None:
                 return
             yield batch
-
-    def read_all(self) -> pa.Table:
-        """All rows at once."""
-        return pa.Table.from_batches(list(self), self.schema)
 
 
 # Types that Arrow has not, or that DuckDB hands over wrong: an UHUGEINT as a signed number.

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import HTTPException, Request
 from fastapi.responses import StreamingResponse
 
-from dc_platform.serving import results
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.past import as_of
 from dc_platform.serving.refusals import KNOWN, refusal
-from dc_platform.serving.rows import Clock
+from dc_platform.serving.results import Format
+from dc_platform.serving.sql_pool import Running
 from dc_platform.serving.streams import Parts, Streamed, first_of
 from dc_platform.serving.turns import Turns
 from dc_platform.serving.views import current_view, past_views
 
-Format = Literal["json", "table", "csv", "arrow"]
-MEDIA: Mapping[str, str] = {
+MEDIA: Mapping[Format, str] = {
     "json": "application/json",
     "table": "application/json",
     "csv": "text/csv; charset=utf-8",
     "arrow": "application/vnd.apache.arrow.stream",
-}
-WRITERS = {
-    "json": results.json_array,
-    "table": results.table_json,
-    "csv": results.csv_text,
-    "arrow": results.arrow_stream,
 }
 
 
@@ -57,14 +50,14 @@ async def stream(
     request: Request, asked: Sql, *, tenant_id: str, framed: bool
 ) -> StreamingResponse:
     """The answer, once its first part is there; raises HTTPException before that."""
-    turns: Turns = request.app.state.turns
+    turns: Turns = request.app.state.sql_turns
     complete = asked.as_of is not None or current_view(request).complete
-    running: list[Clock] = []
+    running: list[Running] = []
     parts = _parts(request, asked, tenant_id, running)
 
     def interrupt() -> None:
-        for clock in running:
-            clock.interrupt()
+        for query in running:
+            query.interrupt()
 
     await turns.take(tenant_id)
     try:
@@ -85,7 +78,7 @@ async def stream(
     )
 
 
-def _parts(request: Request, asked: Sql, tenant_id: str, running: list[Clock]) -> Parts:
+def _parts(request: Request, asked: Sql, tenant_id: str, running: list[Running]) -> Parts:
     engine: Engine = request.app.state.engine
     try:
         past = past_views(request, tenant_id)
@@ -96,11 +89,10 @@ def _parts(request: Request, asked: Sql, tenant_id: str, running: list[Clock]) -
             tenant_id=tenant_id,
             past=past,
             parameters=asked.parameters,
-            # A reader of Arrow gets digits: DuckDB's bytes of a bignum are nobody else's.
-            wide="varchar" if asked.format == "arrow" else "bignum",
+            format_=asked.format,
+            limit=asked.limit,
             starts=running.append,
-        ) as rows:
-            limited = results.Limited(rows, asked.limit) if asked.limit else rows
-            yield from WRITERS[asked.format](limited)
+        ) as parts:
+            yield from parts
     except KNOWN as error:
         yield refusal(error, bad=400)

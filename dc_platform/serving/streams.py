@@ -17,13 +17,15 @@ import anyio
 import msgspec
 from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
 Parts = Generator[bytes | HTTPException]
 _FRAME = 2**20
 _LOOK_SECONDS = 0.1
+# Who takes nothing for so long gives up its turn.
+_READ_SECONDS = 60.0
 
 
 class BrokenOffError(Exception):
@@ -100,10 +102,17 @@ class Streamed(StreamingResponse):
         self._interrupt()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the answer; it breaks off when nobody takes it."""
+
+        async def patiently(message: Message) -> None:
+            with anyio.move_on_after(_READ_SECONDS) as patience:
+                await send(message)
+            if patience.cancelled_caught:
+                raise BrokenOffError(f"nobody has read for {_READ_SECONDS:g} s")
+
         try:
             # uvicorn closes the connection of an answer that has begun and raises.
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, patiently)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._rest.close)

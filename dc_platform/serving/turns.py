@@ -19,10 +19,13 @@ _MOST_WAITING = 200
 
 class Turns:
     """For one event loop. `running` queries at once, `per_tenant` of one; the others wait so many
-    `seconds`.
+    `seconds`. `kind`: of settings, DCP_QUERY_… or DCP_SQL_….
     """
 
-    def __init__(self, *, running: int, per_tenant: int, seconds: float) -> None:
+    def __init__(
+        self, *, running: int, per_tenant: int, seconds: float, kind: str = "QUERY"
+    ) -> None:
+        self._kind = kind
         self._most = running
         self._per_tenant = per_tenant
         self._seconds = seconds
@@ -78,6 +81,7 @@ class Turns:
         return HTTPException(
             429,
             f"No turn within {self._seconds:g} s: {self._per_tenant} queries of a tenant run at once"
-            f" (DCP_QUERY_TENANT_CONCURRENCY), {self._most} of all (DCP_QUERY_CONCURRENCY). Try again.",
+            f" (DCP_{self._kind}_TENANT_CONCURRENCY), {self._most} of all"
+            f" (DCP_{self._kind}_CONCURRENCY). Try again.",
             headers={"Retry-After": "5"},
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,41 +132,6 @@ def test_serving_that_is_away_is_named(tmp_path: Path) -> None:
 # --- what serving does when the reader leaves ---
 
 
-class Cursors:
-    """Counts the cursors that are open."""
-
-    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.open = 0
-        self.lock = threading.Lock()
-        recent = door.served.engine._recent
-        instance = recent.instance
-        outer = self
-
-        class Instance:
-            def cursor(self) -> object:
-                return Counted(instance.cursor())
-
-        class Counted:
-            def __init__(self, inner: object) -> None:
-                self._inner = inner
-                outer.open += 1
-
-            def __getattr__(self, name: str) -> object:
-                return getattr(self._inner, name)
-
-            def __enter__(self) -> Counted:
-                return self
-
-            def __exit__(self, *error: object) -> None:
-                self.close()
-
-            def close(self) -> None:
-                outer.open -= 1
-                self._inner.close()  # type: ignore[attr-defined]
-
-        monkeypatch.setattr(recent, "instance", Instance())
-
-
 @pytest.mark.parametrize("framed", ["true", "false"])
 @pytest.mark.parametrize(
     "sql",
@@ -178,13 +142,11 @@ class Cursors:
     ],
     ids=["waiting", "computing"],
 )
-def test_a_reader_that_leaves_frees_the_query(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str, framed: str
-) -> None:
+def test_a_reader_that_leaves_frees_the_query(tmp_path: Path, sql: str, framed: str) -> None:
     served = Served(tmp_path, query_timeout_seconds=250)
     served.view = view(served.lake, [])
     with Door(served).open() as door:
-        cursors = Cursors(door, monkeypatch)
+        running = served.engine._workers._running
         headers = {**door.headers, "X-Framed": framed}
         with (
             httpx.Client(timeout=60) as client,
@@ -196,8 +158,8 @@ def test_a_reader_that_leaves_frees_the_query(
             received = answer.iter_raw()
             assert next(received)
             time.sleep(0.5)
-            assert cursors.open == 1
-        wait_for(lambda: cursors.open == 0, seconds=20)
+            assert len(running) == 1
+        wait_for(lambda: not running, seconds=20)
 
 
 def test_a_client_that_knows_no_frames_sees_the_connection_break(door: Door) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def view(
     return View(table.snapshot(), border, tuple(chunks))
 
 
+def table_of(answer: AbstractContextManager[Iterator[bytes]]) -> pa.Table:
+    """The rows of an answer that the engine gives as Arrow."""
+    with answer as parts:
+        return pa.ipc.open_stream(b"".join(parts)).read_all()
+
+
 class Served:
     """An engine over a view."""
 
@@ -79,7 +86,6 @@ class Served:
     def table(self, text: str, *parameters: Any, tenant: str = "default") -> pa.Table:
         """The result of a query that a person wrote, as Arrow."""
         assert self.view is not None
-        with self.engine.run_sql(
-            text, self.view, tenant_id=tenant, parameters=parameters
-        ) as reader:
-            return reader.read_all()
+        return table_of(
+            self.engine.run_sql(text, self.view, tenant_id=tenant, parameters=parameters)
+        )

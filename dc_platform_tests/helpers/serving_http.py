@@ -51,6 +51,7 @@ class Door:
         self.app.state.reports = Reports(self.database)
         self.app.state.past = Past(served.lake, self.retention)
         self.app.state.turns = Turns(running=24, per_tenant=8, seconds=10)
+        self.app.state.sql_turns = Turns(running=6, per_tenant=3, seconds=10, kind="SQL")
         add_routes(self.app)
         self.url = ""
 

@@ -21,7 +21,7 @@ from dc_platform.serving.tail import Tail
 from dc_platform.serving.view import View
 from dc_platform_tests.helpers.events import NOW, some_uuid
 from dc_platform_tests.helpers.records import block, gateway_line
-from dc_platform_tests.helpers.serving import Served
+from dc_platform_tests.helpers.serving import Served, table_of
 from dc_platform_tests.stack.harness import wait_for
 
 Look = TypeVar("Look")
@@ -141,8 +141,8 @@ class Tailed(Served):
         """What a query sees in the newest view, or in a given one."""
         at = view or self.tail.view
         assert at is not None
-        with self.engine.run_sql(sql, at, tenant_id="default") as reader:
-            count, distinct = (column[0].as_py() for column in reader.read_all())
+        found = table_of(self.engine.run_sql(sql, at, tenant_id="default"))
+        count, distinct = (column[0].as_py() for column in found)
         return Seen(count, distinct, at.complete, at.silver.version, at.tail_rows)
 
     def wait_count(self, count: int) -> None:

@@ -9,10 +9,11 @@ import duckdb
 import pytest
 
 from dc_platform.serving.rows import QueryTimeoutError
+from dc_platform.serving.view import View
 from dc_platform_tests.helpers.events import NOW, some_uuid
 from dc_platform_tests.helpers.landing import batch, committer
 from dc_platform_tests.helpers.records import block, gateway_line
-from dc_platform_tests.helpers.serving import Served, view
+from dc_platform_tests.helpers.serving import Served, table_of, view
 
 ENDLESS = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range = -1"
 # Rows at once, and then none for ever.
@@ -49,7 +50,7 @@ def test_an_error_in_the_middle_of_the_rows_is_the_engines(tmp_path: Path) -> No
 
 
 def test_a_query_that_needs_too_much_memory_fails_alone(tmp_path: Path) -> None:
-    served = Served(tmp_path, query_memory_mb=64, query_threads=1)
+    served = Served(tmp_path, sql_memory_mb=64, query_threads=1)
     served.view = view(served.lake, [])
     for sql in (
         "select list(repeat('x', 1000) || i) from range(1000000) t(i)",
@@ -71,14 +72,12 @@ def test_queries_side_by_side_see_their_own_tenant_and_moment(tmp_path: Path) ->
     new = view(served.lake, [], [blocks[1:]])
     wrong: list[object] = []
 
-    def ask(tenant: str, which: object, expected: int) -> None:
+    def ask(tenant: str, which: View, expected: int) -> None:
         for _ in range(15):
-            with served.engine.run_sql(
-                "select count(*) as n from events",
-                which,
-                tenant_id=tenant,  # type: ignore[arg-type]
-            ) as reader:
-                found = reader.read_all()["n"][0].as_py()
+            answer = served.engine.run_sql(
+                "select count(*) as n from events", which, tenant_id=tenant
+            )
+            found = table_of(answer)["n"][0].as_py()
             if found != expected:
                 wrong.append((tenant, found, expected))
 

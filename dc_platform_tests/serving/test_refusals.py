@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +107,7 @@ def test_a_store_that_is_away_is_503(
         raise StoreUnavailableError("reading the log: disk on fire\nmore")
 
     monkeypatch.setattr(door.served.engine, "_cursor_on", away)
+    monkeypatch.setattr(door.served.engine, "_workers", SimpleNamespace(running=away))
     body = {"sql": "select 1"} if path == "sql" else {}
     answer = request(door.app, "POST", f"/api/v1/{path}", headers=door.headers, json=body)
     assert answer.status_code == 503

@@ -41,8 +41,7 @@ def test_each_late_query_is_interrupted_once() -> None:
     deadlines.begin(in_time)
     deadlines.end(in_time)
     wait_for(lambda: all(cursor.interrupts == 1 for _, cursor in late))
-    assert all(each.ended for each, _ in late)
-    assert (untouched.interrupts, in_time.ended) == (0, False)
+    assert untouched.interrupts == 0
 
 
 def test_statements_of_a_query_end_together() -> None:

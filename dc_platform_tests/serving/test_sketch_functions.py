@@ -17,7 +17,8 @@ from dc_platform.gold import quantiles, sketches
 from dc_platform.gold.sketches_hourly import sketches_of
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.refusals import refusal
-from dc_platform.serving.rows import Clock, QueryTimeoutError
+from dc_platform.serving.rows import QueryTimeoutError
+from dc_platform.serving.sql_pool import QueryDiedError, Running
 from dc_platform_tests.gold.conftest import HOUR, event
 from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.lake import commit_rows, silver_table
@@ -218,14 +219,15 @@ def test_merging_ends_when_nobody_waits_for_it(served: Served) -> None:
         "select case when i < 150000 then 0 else hll_estimate(l) end from range(200000) t(i),"
         f" (select list(unhex('{blob}')) as l from range(800))"
     )
-    clocks: list[Clock] = []
-    with served.engine.run_sql(sql, served.view, tenant_id="default", starts=clocks.append) as rows:
-        batches = iter(rows)
-        next(batches)
-        timer = threading.Timer(0.3, clocks[0].interrupt)
+    queries: list[Running] = []
+    with served.engine.run_sql(
+        sql, served.view, tenant_id="default", starts=queries.append
+    ) as parts:
+        next(parts)
+        timer = threading.Timer(0.3, queries[0].interrupt)
         timer.start()
-        with pytest.raises(duckdb.Error):
-            list(batches)
+        with pytest.raises(QueryDiedError):
+            list(parts)
         timer.join()
 
 
@@ -233,15 +235,15 @@ def test_merging_ends_when_nobody_waits_for_its_first_row(served: Served) -> Non
     assert served.view is not None
     timers = []
 
-    def starts(clock: Clock) -> None:
-        timers.append(threading.Timer(0.3, clock.interrupt))
+    def starts(query: Running) -> None:
+        timers.append(threading.Timer(0.3, query.interrupt))
         timers[0].start()
 
     with (
-        pytest.raises(duckdb.Error),
-        served.engine.run_sql(LONG, served.view, tenant_id="default", starts=starts) as rows,
+        pytest.raises(QueryDiedError),
+        served.engine.run_sql(LONG, served.view, tenant_id="default", starts=starts) as parts,
     ):
-        rows.read_all()
+        list(parts)
     timers[0].join()
 
 

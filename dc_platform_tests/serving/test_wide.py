@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-import pyarrow as pa
 import pytest
 
 from dc_platform.serving.guard import RefusedError
-from dc_platform.serving.results import arrow_stream, csv_text, json_array
 from dc_platform_tests.helpers.serving import Served, view
 
 MAX = 2**128 - 1
@@ -25,8 +23,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 def as_json(served: Served, sql: str) -> str:
     assert served.view is not None
-    with served.engine.run_sql(sql, served.view, tenant_id="default") as rows:
-        return b"".join(json_array(rows)).decode()
+    with served.engine.run_sql(sql, served.view, tenant_id="default", format_="json") as parts:
+        return b"".join(parts).decode()
 
 
 @pytest.mark.parametrize(
@@ -62,20 +60,17 @@ def test_the_rows_keep_their_order_and_names(served: Served) -> None:
 def test_parameters_stay_in_their_place(served: Served) -> None:
     assert served.view is not None
     with served.engine.run_sql(
-        "select ?::uhugeint as v, ? as w", served.view, tenant_id="default", parameters=[1, "x"]
-    ) as rows:
-        assert b"".join(csv_text(rows)) == b'"v","w"\n"1","x"\n'
+        "select ?::uhugeint as v, ? as w",
+        served.view,
+        tenant_id="default",
+        parameters=[1, "x"],
+        format_="csv",
+    ) as parts:
+        assert b"".join(parts) == b'"v","w"\n"1","x"\n'
 
 
 def test_arrow_has_the_digits(served: Served) -> None:
-    assert served.view is not None
-    with served.engine.run_sql(
-        f"select {MAX}::uhugeint as v, 1::hugeint as h",
-        served.view,
-        tenant_id="default",
-        wide="varchar",
-    ) as rows:
-        table = pa.ipc.open_stream(b"".join(arrow_stream(rows))).read_all()
+    table = served.table(f"select {MAX}::uhugeint as v, 1::hugeint as h")
     assert table.to_pylist() == [{"v": str(MAX), "h": Decimal(1)}]
 
 

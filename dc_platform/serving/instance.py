@@ -1,0 +1,52 @@
+"""DuckDB instances that read files below some directories, and reach nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from dc_platform.lake.sql import sql_list
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an instance may take: threads, MB of memory, MB of disk below `temporary` to spill to; and
+    the `directories` that it may read.
+    """
+
+    threads: int
+    memory_mb: int
+    temporary: Path
+    temporary_mb: int
+    directories: Sequence[str]
+
+
+def bounded(bounds: Bounds) -> duckdb.DuckDBPyConnection:
+    """A new instance, whose settings `lock` has to lock before anybody else uses it."""
+    return duckdb.connect(
+        config={
+            "threads": bounds.threads,
+            "memory_limit": f"{bounds.memory_mb}MB",
+            "temp_directory": str(bounds.temporary),
+            "max_temp_directory_size": f"{bounds.temporary_mb}MB",
+            "python_enable_replacements": "false",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+    )
+
+
+def lock(instance: duckdb.DuckDBPyConnection, bounds: Bounds) -> None:
+    """From now on it reaches nothing but its directories, and no setting changes."""
+    for statement in (
+        "set global TimeZone = 'UTC'",
+        f"set allowed_directories = {sql_list(bounds.directories)}",
+        "set enable_external_access = false",
+        # Of the instance: cursors do not have what a connection has set.
+        "set global parquet_metadata_cache = true",
+        "set lock_configuration = true",
+    ):
+        instance.execute(statement)
