@@ -67,13 +67,12 @@ class At(NamedTuple):
 @dataclass(frozen=True)
 class GuardedSql:
     """SQL that may run, once its `tables` exist as views with the names of `view_name`, and those of
-    `past` (name of the view → table and moment). `functions` and `parameters` are all that it names.
+    `past` (name of the view → table and moment). `parameters` are all that it names.
     """
 
     sql: str
     tables: frozenset[str]
     past: Mapping[str, tuple[str, At]]
-    functions: frozenset[str]
     parameters: frozenset[str]
 
 
@@ -131,7 +130,6 @@ class Guard:
             rewritten,
             frozenset(walk.tables),
             walk.past,
-            frozenset(walk.functions),
             frozenset(walk.parameters),
         )
 
@@ -159,7 +157,6 @@ class _Walk:
     def __init__(self) -> None:
         self.tables: set[str] = set()
         self.past: dict[str, tuple[str, At]] = {}
-        self.functions: set[str] = set()
         self.parameters: set[str] = set()
         self._named = self._selects = 0
 
@@ -229,7 +226,6 @@ class _Walk:
             raise RefusedError(f"Function {name!r} is not let through.")
         if reason := refused_name(name) or refused_call(name, node):
             raise RefusedError(reason)
-        self.functions.add(name)
 
     def _parameter(self, name: str) -> None:
         if _PARAMETER.fullmatch(name) is None:

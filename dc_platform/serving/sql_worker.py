@@ -25,6 +25,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from dc_platform.priority import BEHIND, step_back
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.instance import Bounds, bounded, lock
 from dc_platform.serving.limits import keep_below
@@ -36,7 +37,6 @@ from dc_platform.serving.tail_files import mapped
 PART, ERROR, END = b"P", b"E", b"."
 # A reader has a minute for each: 4 KB/s are enough.
 FRAME = 2**18
-_NICE = 5
 # What an error may be on the other side.
 KINDS: Mapping[str, type[Exception]] = {
     name: kind
@@ -87,7 +87,7 @@ def _bound(memory: int) -> None:
     # Ctrl-C goes to all of a terminal's processes; this one is ended by its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Where processors are short, what lands and the tail come first.
-    os.nice(_NICE)
+    step_back(BEHIND)
     # People's rows are not left in a file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):

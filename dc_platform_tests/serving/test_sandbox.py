@@ -112,7 +112,6 @@ CRASH = [
     "select lead(i, -9223372036854775808) over () from range(3) t(i)",
     "select from_json('[]', repeat('[', 20000) || '\"INT\"' || repeat(']', 20000))",
     "select json_transform('[]', '" + "[" * 20_000 + '"INT"' + "]" * 20_000 + "')",
-    "select list_aggr(range(3000), 'bitstring_agg') from range(3000) t(i)",
     "select hll_estimate('\\xff\\xff'::blob)",
     "select top_k('\\x00'::blob, 9223372036854775807)",
     "select quantile_estimate(repeat('x', 100000)::blob, 2)",

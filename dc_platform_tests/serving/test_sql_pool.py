@@ -244,6 +244,7 @@ ask("select 1")
 threading.Thread(target=ask, args=({HANG!r},)).start()
 threading.Thread(target=ask, args=("select * from range(100000000) order by hash(range)",)).start()
 print("running", flush=True)
+threading.Event().wait()
 """
 
 
