@@ -1,14 +1,17 @@
 """Pieces of the tail as files that another process maps.
 
 A chunk does not change, so it is written once, when a query first needs it, and its file goes with it:
-a query pays for the chunks that came since the last one.
+a query pays for the chunks that came since the last one. Where the disk is full it is a file in memory
+(memfd_create, on Linux): who asks must not lose the tail because nobody has room.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -20,6 +23,16 @@ from dc_platform.lake.parquet import whole
 from dc_platform.serving.chunks import Chunk, SpillFile
 from dc_platform.serving.view import SCHEMA, View
 
+log = logging.getLogger(__name__)
+
+
+class MemoryFile:
+    """A file that has no place on a disk, and is gone when nobody refers to it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.path = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        weakref.finalize(self, os.close, descriptor)
+
 
 class TailFiles:
     """Writes chunks into a directory. Thread-safe."""
@@ -27,7 +40,7 @@ class TailFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._files: WeakKeyDictionary[Chunk, SpillFile] = WeakKeyDictionary()
+        self._files: WeakKeyDictionary[Chunk, SpillFile | MemoryFile] = WeakKeyDictionary()
 
     def of(self, view: View) -> list[str]:
         """Arrow files with the rows of a view's chunks that are in memory; they stay for as long as the
@@ -36,21 +49,40 @@ class TailFiles:
         with self._lock:
             return [str(self._file(c).path) for c in view.chunks if c.table is not None]
 
-    def _file(self, chunk: Chunk) -> SpillFile:
+    def _file(self, chunk: Chunk) -> SpillFile | MemoryFile:
         found = self._files.get(chunk)
         if found is None:
-            found = self._files[chunk] = self._written(whole(chunk.table, SCHEMA))
+            rows = whole(chunk.table, SCHEMA)
+            try:
+                found = self._on_disk(rows)
+            except OSError as error:
+                log.warning("the tail cannot be written for SQL: %s", str(error))
+                found = _in_memory(rows, str(error))
+            self._files[chunk] = found
         return found
 
-    def _written(self, rows: pa.Table) -> SpillFile:
+    def _on_disk(self, rows: pa.Table) -> SpillFile:
+        handle, name = tempfile.mkstemp(".arrow", "tail-", self._directory)
+        file = SpillFile(Path(name))
         try:
-            handle, name = tempfile.mkstemp(".arrow", "tail-", self._directory)
-            file = SpillFile(Path(name))
-            with os.fdopen(handle, "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
-                writer.write_table(rows)
-        except OSError as error:
-            raise StoreUnavailableError(f"the tail cannot be written for SQL: {error}") from error
+            _write(rows, handle)
+        except OSError:
+            file.path.unlink()
+            raise
         return file
+
+
+def _in_memory(rows: pa.Table, reason: str) -> MemoryFile:
+    if not hasattr(os, "memfd_create"):
+        raise StoreUnavailableError(f"the tail cannot be written for SQL: {reason}")
+    file = MemoryFile(descriptor := os.memfd_create("tail"))
+    _write(rows, os.dup(descriptor))
+    return file
+
+
+def _write(rows: pa.Table, descriptor: int) -> None:
+    with os.fdopen(descriptor, "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_table(rows)
 
 
 def mapped(paths: Sequence[str]) -> pa.Table:

@@ -45,7 +45,7 @@ def test_a_damaged_batch_stands_in_the_way_of_its_own_partition_alone(tmp_path: 
             scene.send(other[50:], partition=1)
             wait_for(lambda: scene.rows() >= 200)
             assert sorted(scene.ids()) == sorted(before + other)
-            assert "damaged on the broker's disk" in scene.log_of("land").read_text()
+            wait_for(lambda: "damaged on the broker's disk" in scene.log_of("land").read_text())
             admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
             admin.delete_records({TopicPartition(scene.topic, 0): 200})
             admin.close()

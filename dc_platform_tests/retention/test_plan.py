@@ -22,6 +22,7 @@ from dc_platform.registry.retention import Kind, Retention
 from dc_platform.registry.tokens import Scope, Tokens
 from dc_platform.retention.run import RetentionRun
 from dc_platform.serving import admin, refusals
+from dc_platform.serving.turns import Turns
 from dc_platform_tests.helpers.asgi import request
 from dc_platform_tests.helpers.lake import read_table
 from dc_platform_tests.helpers.retention import policies, registry, run_of
@@ -73,6 +74,7 @@ class Serving:
         self._app.include_router(admin.router)
         refusals.install(self._app)
         self._app.state.retention, self._app.state.retention_run = retention, run
+        self._app.state.turns = Turns(running=1, per_tenant=1, seconds=10)
         self._app.state.tokens = TokenRing(Tokens(database), seconds=2.0)
         self._tokens = Tokens(database)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +47,29 @@ def test_spilled_chunks_are_files_already(tmp_path: Path) -> None:
     assert TailFiles(tmp_path / "tail").of(seen) == []
 
 
-def test_without_room_it_is_the_store_that_is_away(
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
+def test_without_room_it_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dc_platform.serving.tail_files.tempfile.mkstemp", full)
+    files = TailFiles(tmp_path)
+    piece = chunk([block(lines(0, 5), 0)])
+    [path] = files.of(View(nothing(), {}, (piece,)))
+    module = "dc_platform.serving.tail_files"
+    reading = f"import sys; from {module} import mapped; print(len(mapped(sys.argv[1:])))"
+    found = subprocess.run([sys.executable, "-c", reading, path], capture_output=True, check=True)
+    assert found.stdout == b"5\n"
+    del piece
+    assert not Path(path).exists()
+
+
+def test_without_room_and_without_such_files_it_is_the_store_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr("dc_platform.serving.tail_files.pa.ipc.new_file", full)
+    monkeypatch.delattr("os.memfd_create", raising=False)
     files = TailFiles(tmp_path)
     with pytest.raises(StoreUnavailableError, match="No space left"):
         files.of(View(nothing(), {}, (chunk([block(lines(0, 5), 0)]),)))
