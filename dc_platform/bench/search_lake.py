@@ -1,21 +1,25 @@
 """Silver with millions of log lines, for the bench of search: words that are common and rare, phrases,
-ids, and a day's worth of times, written by the platform's own lake code.
+ids, and two days' worth of times, in files as compaction leaves those of closed hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.lake.parquet import whole, write_file
+from dc_platform.lake.parquet import DataFile, needle_options, whole, writer_options
+from dc_platform.lake.rewrite import ORDER, SORTED, write_rows
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
 
 _PIECE = 1_000_000
+_BATCH_ROWS = 16_384
 SOURCES = 500
 HOURS = 48
 START_MS = 1_764_000_000_000
@@ -55,19 +59,27 @@ _ROWS = f"""
 
 
 def build(directory: Path, rows: int, *, progress: Callable[[int], None]) -> None:
-    """Write silver with `rows` events, a file each million, in the order of their times."""
+    """Write silver with `rows` events, a file each million of them by their times."""
     lake = Lake(str(directory))
     lake.ensure(SILVER_EVENTS)
     table = LakeTable(lake, SILVER_EVENTS)
-    today = datetime.fromtimestamp(START_MS / 1000, UTC).date()
     with duckdb.connect(config={"threads": 2}) as connection:
         connection.execute("set TimeZone = 'UTC'")
         for start in range(0, rows, _PIECE):
             size = min(_PIECE, rows - start)
-            piece = connection.execute(
-                _ROWS, {"start": start, "rows": size, "total": rows}
-            ).to_arrow_table()
-            events = whole(piece, SILVER_EVENTS.file_schema)
-            file = write_file(lake, SILVER_EVENTS, events, partition=today)
-            table.commit([file], txns={}, exact=True)
+            values = {"start": start, "rows": size, "total": rows}
+            table.commit([_write(connection, lake, values)], txns={}, exact=True)
             progress(start + size)
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, values: Mapping[str, int]
+) -> DataFile:
+    spec = SILVER_EVENTS
+    today = datetime.fromtimestamp(START_MS / 1000, UTC).date()
+    path = f"{spec.partition_by}={today.isoformat()}/{SORTED}{uuid.uuid4()}.parquet"
+    found = connection.execute(f"{_ROWS} order by {ORDER[spec.name]}", dict(values))
+    batches = found.to_arrow_reader(_BATCH_ROWS)
+    pieces = (whole(pa.Table.from_batches([batch]), spec.file_schema) for batch in batches)
+    options = writer_options(spec) | needle_options(spec, values["rows"])
+    return write_rows(lake, spec, path, today, pieces, options=options)
