@@ -32,6 +32,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     port, controller = free_ports(2)
     with LocalKafka(tmp_path_factory.mktemp("kafka"), port, controller) as broker:
         yield broker
+        # Nobody needs what it has; some take 30 s for an orderly end.
+        broker.kill()
 
 
 # --- two workers (`make test`) ---
