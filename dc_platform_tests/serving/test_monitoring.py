@@ -132,7 +132,8 @@ def test_a_longer_window_has_longer_steps_and_all_events(
     recent.look()
     seen = ask(Door(recent), "overview", window=window)
     assert seen["step"] == step
-    assert len(seen["timestamps"]) in (179, 180)
+    # Whole steps of which the last is over: at 15m two may be cut, the first by where the clock stands.
+    assert len(seen["timestamps"]) in (178, 179, 180)
     total = sum(seen["received"]["series"]) * step / 1000
     assert total == pytest.approx(seen["received"]["events"], rel=0.01)
     assert total > 0
