@@ -177,8 +177,7 @@ def _looked_up(field: str, column: str | None, value: Any) -> tuple[str, str]:
         canonical = canonical_uuid(str(value))
         return ("client_event_id", str(value)) if canonical is None else ("event_id", canonical)
     if isinstance(value, int | float) and column in _OF_NUMBERS:
-        whole = isinstance(value, int) and _EXACT <= abs(value) < _HUGE
-        return ("integer", str(value)) if whole else ("number", repr(_double(value)))
+        return ("integer", str(value)) if _is_long(value) else ("number", repr(_double(value)))
     return "text", str(value)
 
 
@@ -208,8 +207,7 @@ def _compare_id(operator: str, value: str, parameters: Parameters) -> str:
 
 def _compare_number(text: str, operator: str, value: float, parameters: Parameters) -> str:
     holds = f"{number_sql(text)} {operator} {parameters.name(_double(value))}"
-    if isinstance(value, int) and _EXACT <= abs(value) < _HUGE:
-        # Ids of 64 bits are integers that a double would confuse; a hugeint has 38 digits.
+    if _is_long(value):
         exact = f"try_cast({text} as hugeint) {operator} {parameters.name(value)}::hugeint"
         whole = f"regexp_full_match({text}, '-?[0-9]+')"
         holds = f"coalesce(case when {whole} then {exact} end, {holds})"
@@ -217,6 +215,11 @@ def _compare_number(text: str, operator: str, value: float, parameters: Paramete
         # What is no number is another value.
         return f"({text} is not null and ({holds}) is not false)"
     return holds
+
+
+def _is_long(value: float) -> bool:
+    """Ids of 64 bits are integers that a double would confuse; a hugeint has 38 digits."""
+    return isinstance(value, int) and _EXACT <= abs(value) < _HUGE
 
 
 def _double(value: float) -> float:

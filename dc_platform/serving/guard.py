@@ -9,7 +9,6 @@ DuckDB as the tree that was checked.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from dc_platform.serving.functions import refused_call, refused_name
-from dc_platform.serving.written import Writer
+from dc_platform.serving.written import Writer, parsed
 
 TABLES = (
     "events",
@@ -135,9 +134,7 @@ class Guard:
 
 
 def _parse(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    row = cursor.execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()
-    assert row is not None
-    tree: dict[str, Any] = json.loads(row[0])
+    tree = parsed(cursor, sql)
     if tree["error"]:
         if tree.get("error_type") == "not implemented":
             raise RefusedError("Only SELECT is let through (SELECT, WITH, DESCRIBE, SUMMARIZE).")

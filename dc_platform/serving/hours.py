@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +52,31 @@ class Hours:
 
 
 NO_HOURS = Hours()
+
+
+def copied(
+    instance: duckdb.DuckDBPyConnection,
+    what: str,
+    copy: Callable[[duckdb.DuckDBPyConnection], None],
+    drop_old: Callable[[duckdb.DuckDBPyConnection], None],
+) -> bool:
+    """Whether rows could be copied into memory; where not, queries read the files. What is old goes in
+    either case.
+    """
+    done = False
+    try:
+        with instance.cursor() as cursor:
+            try:
+                copy(cursor)
+                done = True
+            finally:
+                drop_old(cursor)
+    except duckdb.Error as error:
+        # A file that vacuum took meanwhile, or no memory.
+        log.warning("%s: %s", what, error)
+    except Exception:
+        log.exception(what)
+    return done
 
 
 @dataclass(eq=False)
@@ -114,17 +139,12 @@ class HeldHours:
     def _take(self, gold: Snapshot) -> None:
         done = False
         try:
-            with self._instance.cursor() as cursor:
-                try:
-                    self._renew(cursor, gold)
-                    done = True
-                finally:
-                    self._drop_old(cursor)
-        except duckdb.Error as error:
-            # A file that vacuum took meanwhile, or no memory: queries read the files.
-            log.warning("hours of gold: %s", error)
-        except Exception:
-            log.exception("hours of gold")
+            done = copied(
+                self._instance,
+                "hours of gold",
+                lambda cursor: self._renew(cursor, gold),
+                self._drop_old,
+            )
         finally:
             with self._lock:
                 self._busy = False

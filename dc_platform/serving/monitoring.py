@@ -11,9 +11,8 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from dc_platform.contracts.fields import QueryError
 from dc_platform.contracts.tables import SILVER_QUARANTINE
-from dc_platform.registry.access import need_scope
 from dc_platform.registry.sources import Sources
-from dc_platform.registry.tokens import Scope, TokenOwner
+from dc_platform.registry.tokens import TokenOwner
 from dc_platform.serving.alerts import Ledger, of_health
 from dc_platform.serving.conditions import from_url, microseconds
 from dc_platform.serving.engine import Engine
@@ -21,12 +20,12 @@ from dc_platform.serving.health import health
 from dc_platform.serving.measures import METRICS, Measures, Window
 from dc_platform.serving.monitor import Moment, Monitor
 from dc_platform.serving.overview import Span, overview
+from dc_platform.serving.routes import Reader
 from dc_platform.serving.sizes import Sizes
 from dc_platform.serving.view import View
 from dc_platform.serving.views import current_view
 
 router = APIRouter(prefix="/api/v1/monitoring")
-Reader = Annotated[TokenOwner, Depends(need_scope(Scope.QUERY))]
 _encode = msgspec.json.Encoder().encode
 
 # All requests of HTTP share 40 threads; those for monitoring are short and take no turn.

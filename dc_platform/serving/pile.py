@@ -22,8 +22,8 @@ from dc_platform.serving.chunks import BYTES_PER_KEY, Chunk, Rows, joined, merge
 
 log = logging.getLogger(__name__)
 
-# Polls of a flowing topic give chunks of a few rows: so many chunks or rows become one. What a border
-# cuts is written anew, 80 to 200 ms of CPU time where one chunk had 200,000 rows.
+# Polls of a flowing topic give chunks of a few rows: so many chunks or rows become one. A row is
+# merged once, and no merging takes long: the tail sees nothing new meanwhile.
 _SMALL_ROWS = 20_000
 _SMALL_CHUNKS = 16
 _SPILL_ROWS = 400_000

@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ from dc_platform.lake.rewrite import MERGED
 from dc_platform.lake.sql import empty_select, files_sql
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.chunks import Chunk
-from dc_platform.serving.hours import NO_HOURS, HeldHours, Hours
+from dc_platform.serving.hours import NO_HOURS, HeldHours, Hours, copied
 
 if TYPE_CHECKING:
     from dc_platform.serving.view import View
@@ -176,20 +177,10 @@ class RecentRows:
             if view is None or not self._bytes:
                 self._busy = False
                 return False
-        begun, done = time.monotonic(), False
-        try:
-            with self.instance.cursor() as cursor:
-                try:
-                    self._take(cursor, view)
-                    done = True
-                finally:
-                    self._drop_old(cursor)
-        except duckdb.Error as error:
-            # A file that vacuum took meanwhile, or no memory: queries read the files.
-            log.warning("recent rows: %s", error)
-        except Exception:
-            log.exception("recent rows")
-        del view
+        begun = time.monotonic()
+        take = partial(self._take, view=view)
+        done = copied(self.instance, "recent rows", take, self._drop_old)
+        del view, take
         spent = time.monotonic() - begun
         self._closed.wait(min(_MOST_REST, _REST * spent) if done else _MOST_REST)
         if not done:

@@ -26,7 +26,7 @@ class Writer:
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         # DuckDB writes VALUES as a subquery over them; this is what it puts around.
-        tree = _parsed(cursor, "from (values (1)) as valueslist")
+        tree = parsed(cursor, "from (values (1)) as valueslist")
         self._shell: Node = tree["statements"][0]["node"]["from_table"]
         _strip(self._shell)
         self._shell["subquery"]["node"]["from_table"] = None
@@ -72,7 +72,8 @@ class Writer:
                 select["from_table"] = values
 
 
-def _parsed(cursor: duckdb.DuckDBPyConnection, sql: str) -> Node:
+def parsed(cursor: duckdb.DuckDBPyConnection, sql: str) -> Node:
+    """What DuckDB's parser makes of SQL, or its error: `error` tells which."""
     row = cursor.execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()
     assert row is not None
     tree: Node = json.loads(row[0])

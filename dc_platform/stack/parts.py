@@ -32,8 +32,8 @@ class Part:
     """One process of a stack.
 
     `prepare` is called before each start and gives the command. `needs` names parts that must be
-    ready before. `settle` is how long it must have lived to count as ready. `nice`:
-    the niceness of its session.
+    ready before. `settle` is how long it must have lived to count as ready. `nice` is the
+    niceness of its session.
     """
 
     name: str
