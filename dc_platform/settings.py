@@ -225,7 +225,7 @@ class Settings(BaseSettings):
     tail_disk_mb: int = Field(
         20_480, ge=8, description="Disk of the tail; past it answers say complete: false."
     )
-    query_memory_mb: int = Field(1024, ge=64, description="Memory of all queries but those in SQL.")
+    query_memory_mb: int = Field(1024, ge=64, description="Memory of each of two DuckDB instances.")
     query_timeout_seconds: float = Field(60.0, gt=0, description="Longest work on the next rows.")
     query_temp_mb: int = Field(
         10_240, ge=0, description="Disk that queries may spill to; those in SQL share as much."

@@ -33,12 +33,13 @@ SUMMED_SQL = "abs({0}) < 1e18"
 
 def weights_sql(condition: str = "", *, sampled: bool = True) -> str:
     """The sum of the weights of the rows for which the condition holds, of a relation with the column
-    `sample_rate`. What was not sampled is only counted; where nothing was, `sampled` may be False.
+    `sample_rate`. What was not sampled is only counted; where nothing was, `sampled` may be False, and
+    the sum is a bigint: decimals take a fifth of the time of a query of the newest rows.
     """
     extra = f"case when {_SAMPLED} then {exact_sql('(1e0 / sample_rate)')} - 1 end"
     only = f" filter (where {condition})" if condition else ""
     if not sampled:
-        return f"(count(*){only})::decimal(38, 9)"
+        return f"count(*){only}"
     return f"(count(*){only})::decimal(38, 9) + coalesce(sum({extra}){only}, 0)"
 
 

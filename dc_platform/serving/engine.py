@@ -1,9 +1,9 @@
 """DuckDB over a view of the union.
 
-Our own SQL runs in one instance, so memory and threads are bounded for all queries together; SQL that
-people wrote runs in processes of its own, which may die of it. Either may read files below the lake and
-the tail's directory only, its settings are locked, and each query has a cursor with temporary views of
-its own: the tables it asked for, at one moment, of one tenant.
+Our own SQL runs in two instances (`cursors.py`), so memory and threads are bounded for all queries
+together; SQL that people wrote runs in processes of its own, which may die of it. Either may read files
+below the lake and the tail's directory only, its settings are locked, and each query has a cursor with
+temporary views of its own: the tables it asked for, at one moment, of one tenant.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.serving.cache import ResultCache
 from dc_platform.serving.conditions import Equality
 from dc_platform.serving.covered import Coverage
+from dc_platform.serving.cursors import FEW_ROWS, Cursors
 from dc_platform.serving.guard import (
     OWN,
     At,
@@ -39,10 +40,10 @@ from dc_platform.serving.guard import (
     not_timed,
     view_name,
 )
-from dc_platform.serving.instance import Bounds, bounded, lock
+from dc_platform.serving.instance import Bounds
 from dc_platform.serving.needles import Found, Needles
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
-from dc_platform.serving.recent import Held, RecentRows
+from dc_platform.serving.recent import Held
 from dc_platform.serving.results import Format
 from dc_platform.serving.rows import Clock, Deadlines, all_rows
 from dc_platform.serving.sql_pool import Running, Workers
@@ -109,7 +110,7 @@ class Engine:
         self._needles = Needles(
             lake, threads=settings.query_threads, seconds=settings.query_timeout_seconds
         )
-        self._bounds = Bounds(
+        bounds = Bounds(
             settings.query_threads,
             settings.query_memory_mb,
             self.temporary,
@@ -117,21 +118,13 @@ class Engine:
             [str(Path(lake.uri).absolute()), str(tail)],
         )
         for_sql = replace(
-            self._bounds,
+            bounds,
             memory_mb=settings.sql_memory_mb,
             temporary_mb=settings.query_temp_mb // settings.sql_concurrency,
         )
         self._workers = Workers(for_sql, seconds=settings.query_timeout_seconds)
         self._tail_files = TailFiles(tail)
-        self._recent_memory_mb = settings.recent_memory_mb
-        self._renewing = threading.Lock()
-        self._open()
-
-    def _open(self) -> None:
-        """A new instance, with its settings locked."""
-        instance = bounded(self._bounds)
-        self._recent = RecentRows(instance, memory_mb=self._recent_memory_mb)
-        lock(instance, self._bounds)
+        self.cursors = Cursors(bounds, recent_memory_mb=settings.recent_memory_mb)
 
     def start(self) -> None:
         """Have a process ready for SQL; returns at once."""
@@ -170,11 +163,11 @@ class Engine:
         """The rows of our own SQL over tables by their names, as people write it."""
         guarded = self._guard.check(sql)
         with (
-            self._cursor_on(view) as (cursor, held),
+            self.cursors.of_files(view) as cursor,
             Clock(cursor, self._deadlines).running(),
         ):
             for table in guarded.tables:
-                cursor.execute(self._view_sql(view_name(table), table, view, tenant_id, held))
+                cursor.execute(self._view_sql(view_name(table), table, view, tenant_id))
             return all_rows(cursor.execute(guarded.sql, parameters))
 
     def run_on_events(
@@ -192,18 +185,24 @@ class Engine:
         """The rows of our own SQL over `events`. `equalities` hold for all events that it looks at.
         `until`: a `deadline` that it shares with others.
         """
-        with self._cursor_on(view) as (cursor, held):
-            if equalities:
-                names = f"{sql} {view.where(tenant_id)}"
-                view = self._needles.narrow(
-                    cursor, view, held, (from_us, to_us), equalities, names, until
-                )
+        span = (from_us, to_us)
+
+        def run(cursor: duckdb.DuckDBPyConnection, view: View, held: Held) -> pa.Table:
             events = view.events_sql(tenant_id, from_us, to_us, held)
             # A name of WITH, not a view: that is bound twice and takes 0.6 ms to make.
+            whole = f"with events as not materialized ({events}) {sql}"
             with Clock(cursor, self._deadlines, until).running():
-                return all_rows(
-                    cursor.execute(f"with events as not materialized ({events}) {sql}", parameters)
-                )
+                return all_rows(cursor.execute(whole, parameters))
+
+        with self.cursors.few(view) as (cursor, held):
+            narrow = view
+            if equalities:
+                names = f"{sql} {view.where(tenant_id)}"
+                narrow = self._needles.narrow(cursor, view, held, span, equalities, names, until)
+            if narrow is not view or view.rows_not_held(from_us, to_us, held) <= FEW_ROWS:
+                return run(cursor, narrow, held)
+        with self.cursors.of_files(view) as cursor:
+            return run(cursor, view, NOTHING)
 
     @contextmanager
     def run_own(
@@ -212,7 +211,7 @@ class Engine:
         """A cursor on which our own SQL over `relations`, and over files of the lake and the tail, has
         been executed.
         """
-        with self._cursor() as cursor:
+        with self.cursors.of_files() as cursor:
             for name, table in relations.items():
                 cursor.register(name, table)
             with Clock(cursor, self._deadlines).running():
@@ -221,6 +220,7 @@ class Engine:
     def run_planned(
         self,
         sql: Callable[[Held], str],
+        rows_not_held: Callable[[Held], int],
         view: View,
         parameters: dict[str, Any],
         *,
@@ -228,13 +228,18 @@ class Engine:
         until: float | None = None,
     ) -> pa.Table:
         """The rows of our own SQL over parts of a view; `sql` makes it of what is held in memory, of
-        `hourly`, a version of gold.events_hourly, too.
+        `hourly`, a version of gold.events_hourly, too. `rows_not_held`: how many it reads besides.
         """
-        with (
-            self._cursor_on(view, hourly) as (cursor, held),
-            Clock(cursor, self._deadlines, until).running(),
-        ):
-            return all_rows(cursor.execute(sql(held), parameters))
+
+        def run(cursor: duckdb.DuckDBPyConnection, held: Held) -> pa.Table:
+            with Clock(cursor, self._deadlines, until).running():
+                return all_rows(cursor.execute(sql(held), parameters))
+
+        with self.cursors.few(view, hourly) as (cursor, held):
+            if rows_not_held(held) <= FEW_ROWS:
+                return run(cursor, held)
+        with self.cursors.of_files(view) as cursor:
+            return run(cursor, NOTHING)
 
     def deadline(self) -> float:
         """When a query that begins now must have ended, by `time.monotonic`."""
@@ -244,13 +249,13 @@ class Engine:
         self, view: View, from_us: int | None, to_us: int | None, equalities: Sequence[Equality]
     ) -> Found:
         """What the indexes of payload fields tell of a query."""
-        with self._cursor_on(view) as (cursor, held):
+        with self.cursors.few(view) as (cursor, held):
             return self._needles.find(cursor, view, held, (from_us, to_us), equalities)
 
     def close(self) -> None:
         """End what goes on beside the queries."""
         self._workers.close()
-        self._recent.close()
+        self.cursors.close()
         self._needles.close()
 
     def coverage(self, spec: GoldSpec) -> Coverage:
@@ -261,14 +266,12 @@ class Engine:
         """A table as a query over `view` sees it."""
         return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
 
-    def _view_sql(
-        self, name: str, table: str, view: View, tenant_id: str, held: Held = NOTHING
-    ) -> str:
+    def _view_sql(self, name: str, table: str, view: View, tenant_id: str) -> str:
         """What makes the view that stands for a table."""
         if view.hidden is not None and not is_timed(table):
             raise not_timed(table)
         where = view.where(tenant_id)
-        events = view.events_sql(tenant_id, held=held) if _has_tail(table) else ""
+        events = view.events_sql(tenant_id) if _has_tail(table) else ""
         if table == "events":
             body = events
         elif OWN.fullmatch(table):
@@ -280,37 +283,6 @@ class Engine:
                 where = ""
             body = f"select * from ({table_sql(spec, snapshot)}) {where}"
         return f"create temp view {name} as {body}"
-
-    @contextmanager
-    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with self._cursor_on(None) as (cursor, _):
-            yield cursor
-
-    @contextmanager
-    def _cursor_on(
-        self, view: View | None, hourly: Snapshot | None = None
-    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Held]]:
-        """A cursor, and what of a view is in its instance's memory; the rest of its tail is `tail`."""
-        recent = self._recent
-        cursor = recent.instance.cursor()
-        try:
-            if view is None:
-                yield cursor, NOTHING
-                return
-            with recent.of(view, hourly) as held:
-                if not held.tail and view.tail_rows:
-                    cursor.register("tail", view.tail)
-                yield cursor, held
-        except (duckdb.InternalException, duckdb.FatalException) as error:
-            # DuckDB answers nothing any more after an error of its own.
-            with self._renewing:
-                if self._recent is recent:
-                    log.error("DuckDB begins anew after %s", error)
-                    self._open()
-                    recent.close()
-            raise
-        finally:
-            cursor.close()
 
 
 def _has_tail(table: str) -> bool:

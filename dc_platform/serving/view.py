@@ -148,6 +148,13 @@ class View:
         kept = self.silver.near("event_time", [range_of(from_us, to_us)])
         return [paths[n] for n in np.flatnonzero(kept)]
 
+    def rows_not_held(self, from_us: int | None, to_us: int | None, held: Held) -> int:
+        """Rows of the files and chunks that may have some of a time range, and are not `held`."""
+        rest = [path for path in self.near(from_us, to_us) if path not in held.paths]
+        chunks = [c for c in self._chunks(from_us, to_us) if c.file is not None or not held.tail]
+        rows = sum(chunk.rows for chunk in chunks)
+        return rows + (self.silver.rows_of(rest) if rest else 0)
+
     def _files(self, paths: Sequence[str], held: Held, chunks: Sequence[Chunk] = ()) -> list[str]:
         """SELECTs of the rows of files, and of chunks that are held."""
         wanted = [path for path in paths if path not in self.apart.paths]

@@ -132,15 +132,3 @@ def test_the_tenant_is_a_value(tmp_path: Path) -> None:
     served.view = view(served.lake, [block([line(1)], 0, tenant="it's")])
     assert served.sql("select count(*) from events", tenant="it's") == [(1,)]
     assert served.sql("select count(*) from events", tenant="' or 1=1 --") == [(0,)]
-
-
-def test_an_error_of_duckdbs_own_ends_nothing_but_its_query(tmp_path: Path) -> None:
-    served = Served(tmp_path)
-    served.view = view(served.lake, [block([line(1)])])
-    before = served.engine._recent.instance
-    with pytest.raises(duckdb.FatalException), served.engine.run_own("select 1", {}):
-        raise duckdb.FatalException("the database has been invalidated")
-    assert served.engine._recent.instance is not before
-    assert served.sql("select count(*) from events") == [(1,)]
-    with pytest.raises(duckdb.Error):
-        served.engine._recent.instance.execute("set enable_external_access = true")
