@@ -41,6 +41,7 @@ class Base:
     lake_seconds: float
     silver_bytes: int
     silver_files: int
+    gold_recipe: str
     gold_seconds: float
     gold_rows: int
     gold_bytes: int
@@ -48,12 +49,13 @@ class Base:
 
 def base_lake(directory: Path, events: int, say: Callable[[str], None]) -> tuple[Base, bool]:
     """The lake in `directory`, and whether it was there already; one that does not fit is made anew,
-    one whose gold is missing gets it.
+    one whose gold is missing, or laid out in another way, gets it.
     """
     wanted = {"wanted_events": events, "recipe": _recipe()}
+    gold_recipe = _hash(EVENTS_HOURLY.order)
     silver, whole = directory / "silver.json", directory / "lake.json"
-    for manifest in (silver, whole):
-        if manifest.exists() and not wanted.items() <= json.loads(manifest.read_text()).items():
+    for manifest, fits in ((silver, wanted), (whole, wanted | {"gold_recipe": gold_recipe})):
+        if manifest.exists() and not fits.items() <= json.loads(manifest.read_text()).items():
             manifest.unlink()
     if whole.exists():
         return Base(**json.loads(whole.read_text())), True
@@ -63,10 +65,13 @@ def base_lake(directory: Path, events: int, say: Callable[[str], None]) -> tuple
         directory.mkdir(parents=True, exist_ok=True)
         silver.write_text(json.dumps(wanted | _build(directory, events, say)))
     say("gold")
+    for left in ("lake/gold", "data/gold"):
+        shutil.rmtree(directory / left, ignore_errors=True)
     seconds = build_gold(directory)
     hourly = LakeTable(Lake(str(directory / "lake")), EVENTS_HOURLY).snapshot()
     base = Base(
         **json.loads(silver.read_text()),
+        gold_recipe=gold_recipe,
         gold_seconds=round(seconds, 1),
         gold_rows=hourly.rows,
         gold_bytes=hourly.bytes,
@@ -78,6 +83,10 @@ def base_lake(directory: Path, events: int, say: Callable[[str], None]) -> tuple
 def _recipe() -> str:
     """Changes with the rows, with how files are laid out and with what the log says of them."""
     layout = (query_lake.ROWS, KEPT_GROUP_ROWS, ORDER, WARM_ORDER, SILVER_EVENTS.statistics)
+    return _hash(layout)
+
+
+def _hash(layout: object) -> str:
     return hashlib.sha256(repr(layout).encode()).hexdigest()[:16]
 
 

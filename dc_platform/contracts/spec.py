@@ -66,9 +66,12 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class GoldSpec(TableSpec):
-    """A table of gold. A row belongs to an hour (`hourly`), or to the day of `hour_date`."""
+    """A table of gold. A row belongs to an hour (`hourly`), or to the day of `hour_date`. `grain` are
+    the columns that name a row; files are in order by `order`, where it is another one.
+    """
 
     grain: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
 
     @property
     def hourly(self) -> bool:

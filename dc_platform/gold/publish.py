@@ -9,7 +9,7 @@ was pinned: readers see a whole hour of before or of after, and of two runs one 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -21,7 +21,7 @@ from dc_platform.contracts.gold import GoldSpec
 from dc_platform.gold.build import of_partitions
 from dc_platform.gold.pending import Pinned, Work, date_of
 from dc_platform.lake.balance import HOUR_US
-from dc_platform.lake.parquet import DataFile, read_batches, whole, write_file
+from dc_platform.lake.parquet import KEPT_GROUP_ROWS, DataFile, read_batches, whole, write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.points import Point, Reached, unarmed
@@ -97,7 +97,12 @@ def _forget(lake: Lake, table: LakeTable, files: Mapping[date, list[DataFile]]) 
 
 
 def _write(lake: Lake, spec: GoldSpec, rows: pa.Table, day: int) -> DataFile:
-    return write_file(lake, spec, rows, partition=date_of(day))
+    ordered = _sorted(rows, spec.order or spec.grain)
+    return write_file(lake, spec, ordered, partition=date_of(day), group_rows=KEPT_GROUP_ROWS)
+
+
+def _sorted(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    return rows.sort_by([(name, "ascending") for name in names])
 
 
 def _changed_days(
@@ -106,14 +111,13 @@ def _changed_days(
     """The touched days whose rows differ, with all of their rows."""
     old = _read(spec, of_partitions(snapshot, work))
     touched = _touched(spec, old, work)
-    new_of, old_of = _by_day(built), _by_day(old.filter(touched))
+    new_of, old_of = _by_day(built), _by_day(_sorted(old.filter(touched), spec.grain))
     kept_of = _by_day(old.filter(pc.invert(touched)))
     nothing = spec.columns.empty_table()
     for day in sorted(work.days):
         new, before = new_of.get(day, nothing), old_of.get(day, nothing)
         if _content(new) != _content(before):
-            rows = pa.concat_tables([kept_of.get(day, nothing), new])
-            yield day, rows.sort_by([(name, "ascending") for name in spec.grain])
+            yield day, pa.concat_tables([kept_of.get(day, nothing), new])
 
 
 def _content(rows: pa.Table) -> pa.Table:
@@ -145,7 +149,7 @@ def _by_day(rows: pa.Table) -> dict[int, pa.Table]:
 
 
 def _read(spec: GoldSpec, snapshot: Snapshot) -> pa.Table:
-    """The rows of a snapshot, a day in the order of the grain, as it was written."""
+    """The rows of a snapshot."""
     if not snapshot.paths:
         return spec.columns.empty_table()
     pieces = []

@@ -134,8 +134,11 @@ def write_file(
     *,
     partition: date | None,
     level: int = COMPRESSION_LEVEL,
+    group_rows: int = ROW_GROUP_ROWS,
 ) -> DataFile:
-    """Write `table`, which has the columns of `spec.file_schema`, as one file of `spec`."""
+    """Write `table`, which has the columns of `spec.file_schema`, as one file of `spec`, in row groups
+    of `group_rows`.
+    """
     name = f"{LANDED}{uuid.uuid4()}.parquet"
     path = f"{spec.partition_by}={partition.isoformat()}/{name}" if partition else name
     names = spec.file_schema.names
@@ -144,7 +147,7 @@ def write_file(
             pq.write_table(
                 table.select(names),
                 sink,
-                row_group_size=ROW_GROUP_ROWS,
+                row_group_size=group_rows,
                 **writer_options(spec, level),
             )
             size = sink.tell()

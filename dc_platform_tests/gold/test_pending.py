@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -146,6 +147,30 @@ def test_untouched_days_and_hours_keep_their_rows_and_files(tmp_path: Path) -> N
     assert len(new) == 3
     versions = dict(read_table(lake, EVENTS_HOURLY, "hour, silver_version"))
     assert [version for _, version in sorted(versions.items())] == [2, 1, 1]
+
+
+def test_a_days_file_has_the_rows_of_a_source_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dc_platform.gold.publish.KEPT_GROUP_ROWS", 4)
+    lake = new_lake(tmp_path)
+    start = epoch_day(datetime.fromtimestamp(NOW / 1000, UTC).date()) * 24 - hour_number(NOW)
+    land(lake, [at(n, start + n % 4, source_id=f"s{n % 3}") for n in range(12)])
+    keep(lake)
+
+    def groups() -> list[list[str]]:
+        [path] = LakeTable(lake, EVENTS_HOURLY).snapshot().paths
+        file = pq.ParquetFile(path)
+        return [file.read_row_group(n)["source_id"].to_pylist() for n in range(file.num_row_groups)]
+
+    assert groups() == [["s0"] * 4, ["s1"] * 4, ["s2"] * 4]
+    before = files(lake)
+    rebuild_hours(lake, beside(lake), hour_number(NOW) + start, hour_number(NOW) + start + 3)
+    assert files(lake) == before
+    land(lake, [at(12, start + 1, source_id="s1"), at(13, start + 9, source_id="s0")])
+    keep(lake)
+    assert groups() == [["s0"] * 4, ["s0", "s1", "s1", "s1"], ["s1", *["s2"] * 3], ["s2"]]
+    assert gold(lake) == expected(lake)
 
 
 def test_a_backfill_without_a_change_commits_nothing_and_covers_nothing(tmp_path: Path) -> None:
