@@ -15,6 +15,7 @@ from deltalake.exceptions import DeltaError
 
 from dc_platform.contracts.tables import TableSpec
 from dc_platform.errors import StoreUnavailableError
+from dc_platform.lake.footers import Footers
 
 _WIDEN_TRIES = 10
 
@@ -35,6 +36,7 @@ class Lake:
         self._fs = pafs.LocalFileSystem()
         # Tables that are known to have all columns.
         self._wide: set[str] = set()
+        self.footers = Footers()
 
     def uri_of(self, spec: TableSpec) -> str:
         """The URI of a table."""

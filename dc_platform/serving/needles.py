@@ -12,10 +12,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,20 +23,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.lake.parquet import whole
+from dc_platform.lake.footers import Footer, Rows
 from dc_platform.lake.payload_index import STAY, U64, Field, key_sql, read_index
-from dc_platform.lake.rewrite import group_batch_rows
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.conditions import Equality
+from dc_platform.serving.few_rows import SCHEMA, FewRows, TooLargeError, Wanted
 from dc_platform.serving.recent import Held
-from dc_platform.serving.rows import QueryTimeoutError
 from dc_platform.serving.view import Apart, View
 
 log = logging.getLogger(__name__)
 
-SCHEMA = SILVER_EVENTS.file_schema
 Span = tuple[int | None, int | None]
 # The name that the rows have in SQL.
 _RELATION = "needles"
@@ -46,10 +42,6 @@ _RELATION = "needles"
 _MOST_ROWS = 200_000
 _MOST_BYTES = 256 * 2**20
 _MOST_VALUES = 100
-# Rows are decoded up to the one that is wanted, in pieces of so many: half a row group on average.
-_PIECE_ROWS = 2048
-# Footers that are kept, in bytes as they lie in the files: eight times as much in memory.
-_FOOTER_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -74,30 +66,20 @@ class Found:
         return {"used": self.usable, **shown}
 
 
-@dataclass(frozen=True)
-class _Footer:
-    metadata: pq.FileMetaData
-    columns: frozenset[str]
-    # The number of each row group's first row.
-    starts: U64
-
-
 class Needles:
     """Looks into the indexes of a lake's silver. Thread-safe."""
 
     def __init__(self, lake: Lake, *, threads: int, seconds: float) -> None:
         self._lake = lake
-        self._seconds = seconds
         self._lock = threading.Lock()
         # The newest of silver that a query had.
         self._version = -1
         self._indexes: dict[str, dict[str, Field]] = {}
-        self._footers: dict[str, _Footer] = {}
-        self._threads = ThreadPoolExecutor(threads, "needles")
+        self._few_rows = FewRows(lake, threads=threads, seconds=seconds)
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown()
+        self._few_rows.close()
 
     def narrow(
         self,
@@ -122,7 +104,7 @@ class Needles:
             # A file that is gone: DuckDB says so, or finds that it is not needed.
             log.warning("needles: %s", error)
             return view
-        if table is None:
+        except TooLargeError:
             return view
         cursor.register(_RELATION, table)
         return replace(view, apart=Apart(found.rows.keys(), _RELATION))
@@ -160,31 +142,16 @@ class Needles:
             self._version = silver.version
             live = set(silver.paths)
             self._indexes = {p: found for p, found in self._indexes.items() if p in live}
-            self._footers = {p: found for p, found in self._footers.items() if p in live}
+        self._lake.footers.keep(live)
 
-    def _read(self, found: Found, sql: str, until: float | None) -> pa.Table | None:
-        """The rows; None where they are too large."""
+    def _read(self, found: Found, sql: str, until: float | None) -> pa.Table:
         names = [name for name in SCHEMA.names if re.search(rf"\b{name}\b", sql)]
-        room = _Room(_MOST_BYTES, self._seconds, until)
-        chosen = [(path, rows) for path, rows in found.rows.items() if len(rows)]
-
-        def read(path: str, rows: U64) -> pa.Table | None:
-            return _read(path, self._footer(path), names, rows, room) if room.take(0) else None
-
-        # Older files lack columns.
-        tables = [SCHEMA.empty_table().select(names)]
-        reading = [self._threads.submit(read, *each) for each in chosen]
-        try:
-            for each in reading:
-                table = each.result()
-                if table is None:
-                    return None
-                tables.append(table)
-        finally:
-            room.close()
-            for each in reading:
-                each.cancel()
-        return whole(pa.concat_tables(tables, promote_options="default"), SCHEMA)
+        wanted = (
+            Wanted(path, partial(_by_groups, rows))
+            for path, rows in found.rows.items()
+            if len(rows)
+        )
+        return self._few_rows.read(wanted, names, most_bytes=_MOST_BYTES, until=until)
 
     def _index(self, path: str) -> Mapping[str, Field]:
         found = self._indexes.get(path)
@@ -195,25 +162,6 @@ class Needles:
                 with self._lock:
                     self._indexes[path] = found
         return found or {}
-
-    def _footer(self, path: str) -> _Footer:
-        with self._lock:
-            found = self._footers.pop(path, None)
-            if found is not None:
-                # The one that was used last comes last.
-                self._footers[path] = found
-                return found
-        metadata = pq.read_metadata(path)
-        groups = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
-        columns = frozenset(metadata.schema.to_arrow_schema().names)
-        found = _Footer(metadata, columns, np.cumsum([0, *groups]).astype(np.uint64))
-        with self._lock:
-            self._footers[path] = found
-            size = sum(footer.metadata.serialized_size for footer in self._footers.values())
-            while size > _FOOTER_BYTES and len(self._footers) > 1:
-                oldest = next(iter(self._footers))
-                size -= self._footers.pop(oldest).metadata.serialized_size
-        return found
 
 
 def _keys(cursor: duckdb.DuckDBPyConnection, values: Sequence[str]) -> list[int]:
@@ -239,57 +187,9 @@ def _rows_of(index: Mapping[str, Field], wanted: Sequence[tuple[str, Sequence[in
     return rows
 
 
-class _Room:
-    """The bytes, and the time, that all files of a query share. Thread-safe."""
-
-    def __init__(self, most_bytes: int, seconds: float, until: float | None = None) -> None:
-        self._lock = threading.Lock()
-        self._left = most_bytes
-        self._seconds = seconds
-        self._until = time.monotonic() + seconds if until is None else until
-
-    def take(self, size: int) -> bool:
-        """Whether there was room for so many bytes; raises QueryTimeoutError."""
-        if time.monotonic() > self._until:
-            raise QueryTimeoutError(self._seconds)
-        with self._lock:
-            self._left -= size
-            return self._left >= 0
-
-    def close(self) -> None:
-        """Nobody waits for the rows any more."""
-        with self._lock:
-            self._left = -1
-
-
-def _read(
-    path: str, footer: _Footer, names: Sequence[str], rows: U64, room: _Room
-) -> pa.Table | None:
-    """Some rows of a file, ascending, in those of the columns that it has; None where there is no room
-    for them.
-    """
-    columns = [name for name in names if name in footer.columns]
+def _by_groups(found: U64, _file: pq.ParquetFile, footer: Footer) -> Iterator[tuple[int, Rows]]:
+    """Rows of a file, ascending, by row groups."""
+    rows = found.astype(np.int64)
     groups = np.searchsorted(footer.starts, rows, "right") - 1
-    parts = []
-    with pq.ParquetFile(path, metadata=footer.metadata, memory_map=True) as file:
-        for group in np.unique(groups).tolist():
-            within = (rows[groups == group] - footer.starts[group]).astype(np.int64)
-            for part in _parts_of(file, group, columns, within):
-                if not room.take(part.nbytes):
-                    return None
-                parts.append(part)
-    return pa.Table.from_batches(parts)
-
-
-def _parts_of(
-    file: pq.ParquetFile, group: int, columns: Sequence[str], rows: np.ndarray
-) -> Iterator[pa.RecordBatch]:
-    start = taken = 0
-    size = min(_PIECE_ROWS, group_batch_rows(file, group))
-    for batch in file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
-        end = int(np.searchsorted(rows, start + len(batch)))
-        if end > taken:
-            yield batch.take(pa.array(rows[taken:end] - start))
-        start, taken = start + len(batch), end
-        if taken == len(rows):
-            break
+    for group in np.unique(groups).tolist():
+        yield group, rows[groups == group] - footer.starts[group]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,10 +17,8 @@ from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.payload_index import PayloadIndex
 from dc_platform.lake.rewrite import SORTED, write_rows
 from dc_platform.lake.table import LakeTable
-from dc_platform.serving import needles
 from dc_platform.serving.answers import answer
 from dc_platform.serving.query import Query
-from dc_platform.serving.rows import QueryTimeoutError
 from dc_platform.serving.view import View
 from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.lake import DAY, older, silver_row, silver_table, write_silver
@@ -205,33 +201,6 @@ def test_of_too_much_the_files_are_scanned(
     view = both.view(both.write(['{"userId":"u"}'] * 50))
     told = both.agree(view, ("userId", "=", "u"))
     assert (told["used"], told["rows"], told["matching"]) == (limit != "_MOST_ROWS", 50, 50)
-
-
-def test_all_files_of_a_query_share_the_room(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread notices what the others read, in the midst of a file."""
-    text = f'{{"userId":"u","x":"{0:01000}"}}'
-    [path] = both.view(both.write([text] * 10_000)).silver.paths
-    footer = both.served.engine._needles._footer(path)
-    room = needles._Room(5_000_000, 60)
-    read: list[int] = []
-    parts_of = needles._parts_of
-
-    def parts(*asked: Any) -> Iterator[pa.RecordBatch]:
-        for part in parts_of(*asked):
-            read.append(len(part))
-            yield part
-            room.take(2_000_000)
-
-    monkeypatch.setattr(needles, "_parts_of", parts)
-    rows = np.arange(10_000, dtype=np.uint64)
-    assert needles._read(path, footer, ["payload"], rows, room) is None
-    assert sum(read) < 5000
-    with pytest.raises(QueryTimeoutError):
-        needles._read(path, footer, ["payload"], rows, needles._Room(5_000_000, -1))
-    # Nobody waits for what is read after an answer.
-    room = needles._Room(5_000_000, 60)
-    room.close()
-    assert not room.take(0)
 
 
 def test_large_events_are_read_few_at_a_time(both: Both) -> None:
