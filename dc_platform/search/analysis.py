@@ -16,6 +16,7 @@ What a payload holds is no matter for JSON functions of SQL: theirs write number
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from hashlib import md5
 from typing import Any
 
 import duckdb
@@ -90,6 +91,12 @@ class Analyzer:
             cursor.register("texts", column)
             rows = cursor.execute("select words_of(t) from texts").fetchall()
         return [row[0] for row in rows]
+
+
+def identity_of(source_id: str, event_id: str) -> int:
+    """`identity` of an event."""
+    text = f"{source_id}{_BETWEEN}{event_id}".encode()
+    return int.from_bytes(md5(text, usedforsecurity=False).digest()[8:], "little")
 
 
 def flattened(payloads: Sequence[str | None]) -> list[str]:

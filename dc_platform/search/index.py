@@ -24,11 +24,16 @@ from dc_platform.search.language import AllOf, Not, Phrase, SyntaxMistakeError, 
 from dc_platform.search.state import Range, State
 
 # Numbers of a document, by which an event is found again.
-PLACE = ("identity", "kafka_partition", "kafka_offset", "kafka_index", "piece")
-_TEXTS = ("tenant_id", "source_id", "event_type", "kind")
+_PLACE = ("kafka_partition", "kafka_offset", "kafka_index", "piece")
+_TEXTS = ("tenant_id", "event_type", "kind")
 # The document that is the index's state.
 _STATE = "state"
 _HIGHEST = 2**64 - 1
+# The order of the results.
+_FIRST = {
+    "sort": [{"event_time": "desc"}, {"identity": "asc"}],
+    "docvalue_fields": ["identity", "source_id"],
+}
 
 
 class DamagedIndexError(RetriableError):
@@ -36,7 +41,9 @@ class DamagedIndexError(RetriableError):
 
 
 class Hit(NamedTuple):
-    """An event that matches; `time` in epoch microseconds. `piece` tells where it lies."""
+    """An event that matches; `time` in epoch microseconds. `piece` tells which file it lies in,
+    `source_id` where in a file whose rows are in order.
+    """
 
     time: int
     identity: int
@@ -44,6 +51,7 @@ class Hit(NamedTuple):
     kafka_offset: int
     kafka_index: int
     piece: int
+    source_id: str
 
 
 class After(NamedTuple):
@@ -66,6 +74,12 @@ class Wanted(NamedTuple):
     types: Sequence[str] | None = None
     from_us: int | None = None
     to_us: int | None = None
+
+
+class _Found(NamedTuple):
+    time: int
+    identity: int
+    address: tantivy.DocAddress
 
 
 class Moment:
@@ -105,51 +119,69 @@ class Moment:
         matching = self._matching(wanted, without)
         try:
             if after is None:
-                count, hits = self._newest(matching, limit)
-            else:
-                count = self._count(matching)
-                hits = self._ties(matching, after.time, limit, above=after.identity)
-                if len(hits) < limit:
-                    earlier = self._both(
-                        matching, self._between("event_time", None, after.time - 1)
-                    )
-                    hits += self._newest(earlier, limit - len(hits))[1]
+                return self._newest(matching, limit)
+            hits = self._tied(matching, after, limit)
+            if len(hits) < limit:
+                hits += self._newest(matching, limit - len(hits), to=after.time - 1)[1]
+            return self._count(matching), hits
         except ValueError as error:
             if "max expansions" in str(error):
                 raise SyntaxMistakeError(
                     "too many words begin like the last one of a phrase: write more of it"
                 ) from error
             raise DamagedIndexError(f"the index cannot be searched: {error}") from error
-        return count, hits
 
-    def _newest(self, query: tantivy.Query, limit: int) -> tuple[int, list[Hit]]:
+    def _newest(
+        self, query: tantivy.Query, limit: int, *, to: int | None = None
+    ) -> tuple[int, list[Hit]]:
+        """How many events match, and the first ones; with `to` of those until then."""
+        within = query if to is None else self._both(query, self._between("event_time", None, to))
         # tantivy's own stubs forget `count`.
-        result: Any = self._searcher.search(query, limit=limit, order_by_field="event_time")
-        hits = self._hits(result.hits)
-        if len(hits) == limit:
-            # Which of those of the last time come first, their identity says.
-            last = hits[-1].time
-            hits = [hit for hit in hits if hit.time > last]
-            hits += self._ties(query, last, limit - len(hits))
-        return result.count, sorted(hits, key=lambda hit: (-hit.time, hit.identity))
+        result: Any = self._searcher.search(within, limit=limit, order_by_field="event_time")
+        if not result.hits:
+            return result.count, []
+        oldest = result.hits[-1][0]
+        sources = self._sources(self._both(query, self._between("event_time", oldest, to)), limit)
+        found = self._in_order(result.hits)
+        if [each.identity for each in found] != [identity for identity, _ in sources]:
+            # Of those of the oldest time others come first.
+            tied = self._both(query, self._between("event_time", oldest, oldest))
+            others = self._searcher.search(
+                tied, limit=limit, order_by_field="identity", order=Order.Asc, count=False
+            )
+            newer = [each for each in found if each.time > oldest]
+            found = [*newer, *(_Found(oldest, *each) for each in others.hits)][:limit]
+        addresses = [each.address for each in found]
+        places = (self._searcher.fast_field_values(name, addresses) for name in _PLACE)
+        hits = zip(found, *places, (source for _, source in sources), strict=True)
+        return result.count, [Hit(each.time, each.identity, *rest) for each, *rest in hits]
 
-    def _ties(
-        self, query: tantivy.Query, time: int, limit: int, *, above: int | None = None
-    ) -> list[Hit]:
-        tied = self._both(query, self._between("event_time", time, time))
-        if above == _HIGHEST:
-            return []
-        if above is not None:
-            tied = self._both(tied, self._between("identity", above + 1, None))
-        found = self._searcher.search(
-            tied, limit=limit, order_by_field="identity", order=Order.Asc, count=False
+    def _sources(self, query: tantivy.Query, limit: int) -> list[tuple[int, str]]:
+        """Identity and source of the first events, in the order of the results. What else a hit has
+        costs five times as much here (10 ms of 10,000,000 events) as when it is asked for by address.
+        """
+        top = {"top_hits": {**_FIRST, "size": limit}}
+        hits = self._searcher.aggregate(query, {"first": top})["first"]["hits"]
+        fields = (hit["docvalue_fields"] for hit in hits)
+        return [(each["identity"][0], each["source_id"][0]) for each in fields]
+
+    def _in_order(self, hits: Sequence[tuple[int, tantivy.DocAddress]]) -> list[_Found]:
+        addresses = [address for _, address in hits]
+        identities: list[Any] = self._searcher.fast_field_values("identity", addresses)
+        found = zip(hits, identities, strict=True)
+        return sorted(
+            (_Found(time, identity, address) for (time, address), identity in found),
+            key=lambda each: (-each.time, each.identity),
         )
-        return self._hits([(time, address) for _, address in found.hits])
 
-    def _hits(self, found: Sequence[tuple[int, tantivy.DocAddress]]) -> list[Hit]:
-        addresses = [address for _, address in found]
-        places = [self._searcher.fast_field_values(name, addresses) for name in PLACE]
-        return [Hit(time, *numbers) for (time, _), *numbers in zip(found, *places, strict=True)]
+    def _tied(self, query: tantivy.Query, after: After, limit: int) -> list[Hit]:
+        """The first of those that have the time of an event and come after it."""
+        if after.identity == _HIGHEST:
+            return []
+        # Two by two: both ranges at once tantivy would look for in all events, in 20 ms.
+        tied = self._both(query, self._between("event_time", after.time, after.time))
+        above = self._between("identity", after.identity + 1, None)
+        return self._newest(self._both(tied, above), limit)[1]
 
     def _count(self, query: tantivy.Query) -> int:
         result: Any = self._searcher.search(query, limit=1, order_by_field="event_time")
@@ -217,6 +249,8 @@ class Reading:
             raise DamagedIndexError(
                 f"the index in {directory} cannot be opened: {error}"
             ) from error
+        if self._index.schema != _schema():
+            raise DamagedIndexError(f"the index in {directory} is of another release")
 
     def moment(self) -> Moment:
         """The index as it is now."""
@@ -296,9 +330,10 @@ def _schema() -> tantivy.Schema:
     made.add_text_field("words", tokenizer_name="words")
     for name in _TEXTS:
         made.add_text_field(name, tokenizer_name="raw", index_option="basic")
+    made.add_text_field("source_id", tokenizer_name="raw", index_option="basic", fast=True)
     made.add_bytes_field(_STATE, stored=True)
     made.add_integer_field("event_time", fast=True)
-    for name in PLACE:
+    for name in ("identity", *_PLACE):
         made.add_unsigned_field(name, fast=True)
     return made.build()
 

@@ -96,6 +96,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
             yield
         finally:
             tail.stop()
+            app.state.search.close()
             engine.close()
             database.close()
 

@@ -19,10 +19,8 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dc_platform.contracts.fields import QueryError
-from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.store import Lake
-from dc_platform.lake.table import files_sql
-from dc_platform.search.analysis import IDENTITY, Analyzer
+from dc_platform.search.analysis import Analyzer, identity_of
 from dc_platform.search.index import After, Hit, Wanted
 from dc_platform.search.language import parse
 from dc_platform.search.scan import condition
@@ -31,15 +29,18 @@ from dc_platform.serving.conditions import microseconds
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.fresh import Beside, Fresh
 from dc_platform.serving.highlights import highlights
+from dc_platform.serving.hit_rows import HitRows
 from dc_platform.serving.query import EVENT_COLUMNS, whole
 from dc_platform.serving.search_index import SearchIndex, Seen
-from dc_platform.serving.view import COLUMNS, View
+from dc_platform.serving.view import View
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _ADDRESS = ("kafka_partition", "kafka_offset", "kafka_index")
-_HIT = f"event_time, identity, {', '.join(_ADDRESS)}, part"
+_HIT = f"event_time, identity, {', '.join(_ADDRESS)}, -1 - part, source_id"
+# What is read of an event.
+_NAMES = [*EVENT_COLUMNS.split(", "), "tenant_id", *_ADDRESS]
 Key = tuple[int, int, int, int]
 Some = Annotated[str | Annotated[list[str], Field(max_length=1000)] | None, AfterValidator(whole)]
 
@@ -63,10 +64,16 @@ class Search:
 
     def __init__(self, settings: Settings, lake: Lake, engine: Engine) -> None:
         self._engine = engine
-        self._root = lake.uri_of(SILVER_EVENTS)
+        self._rows = HitRows(
+            lake, threads=settings.query_threads, seconds=settings.query_timeout_seconds
+        )
         self._analyzer = Analyzer()
         self._index = SearchIndex(settings, lake)
         self._fresh = Fresh(lake, self._analyzer, rows=settings.search_fresh_rows)
+
+    def close(self) -> None:
+        """End its threads."""
+        self._rows.close()
 
     def answer(self, view: View, request: SearchRequest, *, tenant_id: str) -> dict[str, Any]:
         """Events that match, newest first, with `highlights`; how many there are, and where the next
@@ -139,7 +146,7 @@ class Search:
                 f" order by event_time desc, identity limit {limit}",
                 parameters,
             ).fetchall()
-        return count, [Hit._make([*row[:5], -1 - row[5]]) for row in found]
+        return count, [Hit._make(row) for row in found]
 
     # --- the events themselves ---
 
@@ -148,29 +155,7 @@ class Search:
     ) -> list[dict[str, Any]]:
         if not page:
             return []
-        homes = {_home(hit, seen, beside) for hit in page}
-        files = [f"{self._root}/{home}" for home in homes if home is not None]
-        parts = view.tail_sqls() if None in homes else []
-        if files:
-            lacking = view.silver.lacking(SILVER_EVENTS)
-            parts.append(
-                files_sql(
-                    SILVER_EVENTS, files, lacking, "hive_partitioning = false", columns=COLUMNS
-                )
-            )
-        times = ", ".join(f"make_timestamptz({t})" for t in {hit.time for hit in page})
-        offsets = ", ".join(str(o) for o in {hit.kafka_offset for hit in page})
-        sql = (
-            f"select {EVENT_COLUMNS}, {IDENTITY} as identity, {', '.join(_ADDRESS)}"
-            f" from ({' union all '.join(parts)}) where tenant_id = $tenant"
-            f" and event_time in ({times}) and kafka_offset in ({offsets})"
-        )
-        with self._engine.run_own(sql, {"tenant": wanted.tenant_id}, tail=view.tail) as cursor:
-            table = cursor.to_arrow_table().combine_chunks()
-        events: dict[Key, dict[str, Any]] = {}
-        for batch in table.to_batches():
-            keys = zip(*(batch[n].to_pylist() for n in ("identity", *_ADDRESS)), strict=True)
-            events.update(zip(keys, batch.to_pylist(), strict=True))
+        events = self._events(view, wanted.tenant_id, page, seen, beside)
         rows = [events[hit[1:5]] for hit in page if hit[1:5] in events]
         if len(rows) < len(page):
             log.warning("the search index has %d events that silver has not", len(page) - len(rows))
@@ -179,6 +164,35 @@ class Search:
             {**event, "highlights": found}
             for event, found in zip(events_of(rows), marked, strict=True)
         ]
+
+    def _events(
+        self, view: View, tenant_id: str, page: Sequence[Hit], seen: Seen, beside: Beside
+    ) -> dict[Key, dict[str, Any]]:
+        """The tenant's events at the places of hits, and others."""
+        by_file: dict[str, list[Hit]] = {}
+        homes = [_home(hit, seen, beside) for hit in page]
+        for home, hit in zip(homes, page, strict=True):
+            if home is not None:
+                by_file.setdefault(home, []).append(hit)
+        rows = self._rows.read(by_file, _NAMES).select(_NAMES).to_pylist()
+        if None in homes:
+            rows += self._tail_rows(view, page)
+        return {
+            (identity_of(row["source_id"], row["event_id"]), *(row[name] for name in _ADDRESS)): row
+            for row in rows
+            if row["tenant_id"] == tenant_id
+        }
+
+    def _tail_rows(self, view: View, page: Sequence[Hit]) -> list[dict[str, Any]]:
+        times = ", ".join(f"make_timestamptz({t})" for t in {hit.time for hit in page})
+        offsets = ", ".join(str(o) for o in {hit.kafka_offset for hit in page})
+        sql = (
+            f"select {', '.join(_NAMES)} from ({' union all '.join(view.tail_sqls())})"
+            f" where event_time in ({times}) and kafka_offset in ({offsets})"
+        )
+        with self._engine.run_own(sql, {}, tail=view.tail) as cursor:
+            rows: list[dict[str, Any]] = cursor.to_arrow_table().to_pylist()
+        return rows
 
 
 def _home(hit: Hit, seen: Seen, beside: Beside) -> str | None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dc_platform.contracts.tables import SILVER_EVENTS
-from dc_platform.search.analysis import COLUMNS, Analyzer
+from dc_platform.search.analysis import COLUMNS, Analyzer, identity_of
 from dc_platform.search.index import After, Hit, Moment, Reading, Wanted, Writing
 from dc_platform.search.language import (
     AllOf,
@@ -27,7 +27,7 @@ from dc_platform.search.language import (
 )
 from dc_platform.search.scan import condition
 from dc_platform.search.state import State
-from dc_platform_tests.helpers.events import TRAPS
+from dc_platform_tests.helpers.events import TRAPS, some_uuid
 from dc_platform_tests.helpers.lake import silver_row
 from dc_platform_tests.helpers.search import matches
 
@@ -229,3 +229,9 @@ def test_any_text_is_a_query_or_a_mistake(text: str) -> None:
     except SyntaxMistakeError:
         return
     assert condition(tree, {})
+
+
+def test_an_identity_is_the_same_in_sql_and_beside_it() -> None:
+    names = [("s", "e"), ("", ""), ("é😀", "x" * 200), (some_uuid(1), some_uuid(2))]
+    found = searchable([silver_row(source_id=s, event_id=e) for s, e in names])
+    assert found["identity"].to_pylist() == [identity_of(*each) for each in names]

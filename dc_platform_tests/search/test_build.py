@@ -14,18 +14,19 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import tantivy
 
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.errors import CommitConflictError
 from dc_platform.lake.rewrite import in_pieces
 from dc_platform.lake.table import LakeTable
 from dc_platform.points import Point
-from dc_platform.search import build
+from dc_platform.search import build, index
 from dc_platform.search.analysis import Analyzer
 from dc_platform.search.build import Builder
 from dc_platform.search.coverage import Comparer
 from dc_platform.search.home import dead_in
-from dc_platform.search.index import Moment, Reading, Wanted
+from dc_platform.search.index import DamagedIndexError, Moment, Reading, Wanted
 from dc_platform.search.language import parse
 from dc_platform.settings import Settings
 from dc_platform_tests.helpers.landing import CrashError, crash_at
@@ -248,6 +249,43 @@ def test_an_index_that_cannot_be_read_is_built_anew(tmp_path: Path, damage: str)
     changing.builder().build()
     assert changing.index != directory
     assert found(moment(changing), "disk") == expected(changing, "disk")
+
+
+def test_an_index_of_another_release_is_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing = Changing(tmp_path)
+    changing.land(changing.rows(TEXTS))
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_schema", _schema_of_release_1)
+        changing.builder().build()
+        before = changing.index
+        assert before is not None
+        assert Reading(before).moment().documents == len(TEXTS)
+    with pytest.raises(DamagedIndexError, match="another release"):
+        Reading(before)
+    behind = changing.builder().behind()
+    assert behind.rows == len(TEXTS)
+    assert behind.is_due(Settings(search_behind_rows=1))
+    built = changing.builder().build()
+    assert (built.added, built.documents) == (len(TEXTS), len(TEXTS))
+    assert changing.index != before
+    assert not before.exists()
+    for query in QUERIES:
+        assert found(moment(changing), query) == expected(changing, query)
+
+
+def _schema_of_release_1() -> tantivy.Schema:
+    """It did not tell the source of a hit."""
+    made = tantivy.SchemaBuilder()
+    made.add_text_field("words", tokenizer_name="words")
+    for name in ("tenant_id", "source_id", "event_type", "kind"):
+        made.add_text_field(name, tokenizer_name="raw", index_option="basic")
+    made.add_bytes_field("state", stored=True)
+    made.add_integer_field("event_time", fast=True)
+    for name in ("identity", "kafka_partition", "kafka_offset", "kafka_index", "piece"):
+        made.add_unsigned_field(name, fast=True)
+    return made.build()
 
 
 def test_a_file_that_cannot_be_read_keeps_no_other_from_the_index(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ import httpx
 import msgspec
 import pyarrow as pa
 import pytest
+import tantivy
 
 from dc_platform.broker.records import Record
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.parquet import write_file
 from dc_platform.lake.store import Lake
 from dc_platform.lake.table import LakeTable
+from dc_platform.search import index
 from dc_platform.search.analysis import Analyzer
 from dc_platform.search.build import Builder
 from dc_platform.search.language import parse
@@ -227,6 +229,22 @@ def test_without_an_index_everything_is_looked_through(tmp_path: Path) -> None:
     seen = view(served.lake, [record([event(n) for n in range(10)], 0)])
     answer = served.search.answer(seen, SearchRequest(query="disk"), tenant_id="default")
     assert (answer["totalCount"], answer["complete"]) == (4, True)
+
+
+def test_an_index_of_another_release_is_not_searched_and_then_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    before = world.ids(query="disk")
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_schema", lambda: tantivy.SchemaBuilder().build())
+        world.served.search = Search(world.served.settings, world.served.lake, world.served.engine)
+        assert world.ids(query="disk") == before
+        assert world.served.search._index.beside(world.view.silver).moment is None
+    Builder(world.served.settings).build()
+    world.served.search._index._next_look = 0.0
+    assert world.ids(query="disk") == before
+    assert world.served.search._index.beside(world.view.silver).moment is not None
 
 
 # --- whose events ---
