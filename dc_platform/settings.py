@@ -225,7 +225,7 @@ class Settings(BaseSettings):
     tail_disk_mb: int = Field(
         20_480, ge=8, description="Disk of the tail; past it answers say complete: false."
     )
-    query_memory_mb: int = Field(1024, ge=64, description="Memory of each of two DuckDB instances.")
+    query_memory_mb: int = Field(1024, ge=64, description="Memory of all queries but those in SQL.")
     query_timeout_seconds: float = Field(60.0, gt=0, description="Longest work on the next rows.")
     query_temp_mb: int = Field(
         10_240, ge=0, description="Disk that queries may spill to; those in SQL share as much."
@@ -257,8 +257,8 @@ class Settings(BaseSettings):
     recent_memory_mb: int = Field(
         128,
         ge=0,
-        description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take in memory, so that"
-        " queries of the last hour read no files; 0: none.",
+        description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take; 0: none. Light"
+        " queries, which read nothing else and no payload, have a quarter of both for themselves.",
     )
     query_threads: int = Field(2, ge=1, description="Threads of queries; each in SQL has as many.")
 

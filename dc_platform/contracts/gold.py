@@ -81,7 +81,7 @@ EVENTS_HOURLY = GoldSpec(
         "hour_date": "UTC date of hour: the partition.",
     },
     grain=("hour", "tenant_id", "source_id", "event_type"),
-    # One source's rows of a day are in one row group.
+    # One source's rows of a day are in one row group, or two.
     order=("source_id", "tenant_id", "hour", "event_type"),
     added=("weight",),
 )

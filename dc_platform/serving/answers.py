@@ -107,12 +107,7 @@ class _Asked:
                 sql_of = partial(chosen.sql, statement.parts, columns, ())
             hourly = None if statement.by_source else chosen.gold.snapshot
             return self._engine.run_planned(
-                sql_of,
-                chosen.rows_not_held,
-                self._view,
-                parameters,
-                hourly=hourly,
-                until=self._until,
+                sql_of, self._view, parameters, hourly=hourly, until=self._until
             )
         return self._engine.run_on_events(
             statement.sql,

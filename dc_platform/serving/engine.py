@@ -8,11 +8,11 @@ temporary views of its own: the tables it asked for, at one moment, of one tenan
 
 from __future__ import annotations
 
-import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.serving.cache import ResultCache
 from dc_platform.serving.conditions import Equality
 from dc_platform.serving.covered import Coverage
-from dc_platform.serving.cursors import FEW_ROWS, Cursors
+from dc_platform.serving.cursors import Cursors
 from dc_platform.serving.guard import (
     OWN,
     At,
@@ -52,9 +52,14 @@ from dc_platform.serving.tail_files import TailFiles
 from dc_platform.serving.view import NOTHING, View
 from dc_platform.settings import Settings
 
-log = logging.getLogger(__name__)
-
 _SNAPSHOT_SECONDS = 0.2
+# Of a core, for copying the newest rows into memory.
+_SHARE = 0.25
+# Of memory and of that share, the part that is for light queries.
+_LIGHT = 4
+_LEAST_MB = 64
+# What takes longer than a thread: JSON is parsed for each row.
+_HEAVY = re.compile(r"\bpayload\b")
 # The view as of an older version.
 PastViews = Callable[[At], View]
 
@@ -124,7 +129,19 @@ class Engine:
         )
         self._workers = Workers(for_sql, seconds=settings.query_timeout_seconds)
         self._tail_files = TailFiles(tail)
-        self.cursors = Cursors(bounds, recent_memory_mb=settings.recent_memory_mb)
+        self._cursors = Cursors(bounds, recent_memory_mb=settings.recent_memory_mb, share=_SHARE)
+        for_light = replace(
+            bounds,
+            threads=1,
+            memory_mb=max(_LEAST_MB, settings.query_memory_mb // _LIGHT),
+            temporary=self.temporary / "light",
+            temporary_mb=0,
+        )
+        self._light = Cursors(
+            for_light,
+            recent_memory_mb=settings.recent_memory_mb // _LIGHT,
+            share=_SHARE / _LIGHT,
+        )
 
     def start(self) -> None:
         """Have a process ready for SQL; returns at once."""
@@ -163,11 +180,11 @@ class Engine:
         """The rows of our own SQL over tables by their names, as people write it."""
         guarded = self._guard.check(sql)
         with (
-            self.cursors.of_files(view) as cursor,
+            self._cursors.on(view) as (cursor, held),
             Clock(cursor, self._deadlines).running(),
         ):
             for table in guarded.tables:
-                cursor.execute(self._view_sql(view_name(table), table, view, tenant_id))
+                cursor.execute(self._view_sql(view_name(table), table, view, tenant_id, held))
             return all_rows(cursor.execute(guarded.sql, parameters))
 
     def run_on_events(
@@ -185,7 +202,7 @@ class Engine:
         """The rows of our own SQL over `events`. `equalities` hold for all events that it looks at.
         `until`: a `deadline` that it shares with others.
         """
-        span = (from_us, to_us)
+        names = f"{sql} {view.where(tenant_id)}"
 
         def run(cursor: duckdb.DuckDBPyConnection, view: View, held: Held) -> pa.Table:
             events = view.events_sql(tenant_id, from_us, to_us, held)
@@ -194,15 +211,18 @@ class Engine:
             with Clock(cursor, self._deadlines, until).running():
                 return all_rows(cursor.execute(whole, parameters))
 
-        with self.cursors.few(view) as (cursor, held):
-            narrow = view
+        if not _HEAVY.search(names):
+            with self._light.holding(view, from_us, to_us) as found:
+                if found is not None:
+                    cursor, held = found
+                    # Where it would have to spill, the other one can.
+                    with suppress(duckdb.OutOfMemoryException):
+                        return run(cursor, view, held)
+        with self._cursors.on(view) as (cursor, held):
             if equalities:
-                names = f"{sql} {view.where(tenant_id)}"
-                narrow = self._needles.narrow(cursor, view, held, span, equalities, names, until)
-            if narrow is not view or view.rows_not_held(from_us, to_us, held) <= FEW_ROWS:
-                return run(cursor, narrow, held)
-        with self.cursors.of_files(view) as cursor:
-            return run(cursor, view, NOTHING)
+                span = (from_us, to_us)
+                view = self._needles.narrow(cursor, view, held, span, equalities, names, until)
+            return run(cursor, view, held)
 
     @contextmanager
     def run_own(
@@ -211,7 +231,7 @@ class Engine:
         """A cursor on which our own SQL over `relations`, and over files of the lake and the tail, has
         been executed.
         """
-        with self.cursors.of_files() as cursor:
+        with self._cursors.on() as (cursor, _):
             for name, table in relations.items():
                 cursor.register(name, table)
             with Clock(cursor, self._deadlines).running():
@@ -220,7 +240,6 @@ class Engine:
     def run_planned(
         self,
         sql: Callable[[Held], str],
-        rows_not_held: Callable[[Held], int],
         view: View,
         parameters: dict[str, Any],
         *,
@@ -228,18 +247,13 @@ class Engine:
         until: float | None = None,
     ) -> pa.Table:
         """The rows of our own SQL over parts of a view; `sql` makes it of what is held in memory, of
-        `hourly`, a version of gold.events_hourly, too. `rows_not_held`: how many it reads besides.
+        `hourly`, a version of gold.events_hourly, too.
         """
-
-        def run(cursor: duckdb.DuckDBPyConnection, held: Held) -> pa.Table:
-            with Clock(cursor, self._deadlines, until).running():
-                return all_rows(cursor.execute(sql(held), parameters))
-
-        with self.cursors.few(view, hourly) as (cursor, held):
-            if rows_not_held(held) <= FEW_ROWS:
-                return run(cursor, held)
-        with self.cursors.of_files(view) as cursor:
-            return run(cursor, NOTHING)
+        with (
+            self._cursors.on(view, hourly) as (cursor, held),
+            Clock(cursor, self._deadlines, until).running(),
+        ):
+            return all_rows(cursor.execute(sql(held), parameters))
 
     def deadline(self) -> float:
         """When a query that begins now must have ended, by `time.monotonic`."""
@@ -249,13 +263,14 @@ class Engine:
         self, view: View, from_us: int | None, to_us: int | None, equalities: Sequence[Equality]
     ) -> Found:
         """What the indexes of payload fields tell of a query."""
-        with self.cursors.few(view) as (cursor, held):
+        with self._cursors.on(view) as (cursor, held):
             return self._needles.find(cursor, view, held, (from_us, to_us), equalities)
 
     def close(self) -> None:
         """End what goes on beside the queries."""
         self._workers.close()
-        self.cursors.close()
+        self._cursors.close()
+        self._light.close()
         self._needles.close()
 
     def coverage(self, spec: GoldSpec) -> Coverage:
@@ -266,12 +281,14 @@ class Engine:
         """A table as a query over `view` sees it."""
         return view.silver if spec is SILVER_EVENTS else self._snapshots.of(spec)
 
-    def _view_sql(self, name: str, table: str, view: View, tenant_id: str) -> str:
+    def _view_sql(
+        self, name: str, table: str, view: View, tenant_id: str, held: Held = NOTHING
+    ) -> str:
         """What makes the view that stands for a table."""
         if view.hidden is not None and not is_timed(table):
             raise not_timed(table)
         where = view.where(tenant_id)
-        events = view.events_sql(tenant_id) if _has_tail(table) else ""
+        events = view.events_sql(tenant_id, held=held) if _has_tail(table) else ""
         if table == "events":
             body = events
         elif OWN.fullmatch(table):

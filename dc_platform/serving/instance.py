@@ -36,7 +36,6 @@ def bounded(bounds: Bounds) -> duckdb.DuckDBPyConnection:
             "threads": bounds.threads,
             "memory_limit": f"{bounds.memory_mb}MB",
             "temp_directory": str(bounds.temporary),
-            "max_temp_directory_size": f"{bounds.temporary_mb}MB",
             "python_enable_replacements": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -48,6 +47,8 @@ def lock(instance: duckdb.DuckDBPyConnection, bounds: Bounds) -> None:
     """From now on it reaches nothing but its directories, and no setting changes."""
     for statement in (
         "set global TimeZone = 'UTC'",
+        # Among the options of `connect` it has no effect (DuckDB 1.5).
+        f"set max_temp_directory_size = '{bounds.temporary_mb}MB'",
         f"set allowed_directories = {sql_list(bounds.directories)}",
         "set enable_external_access = false",
         # Of the instance: cursors do not have what a connection has set.
@@ -59,7 +60,8 @@ def lock(instance: duckdb.DuckDBPyConnection, bounds: Bounds) -> None:
 
 class _NoPandas(MetaPathFinder):
     """Says at once that there is no pandas. DuckDB imports it twice for each parameter of a query; to
-    look for it in vain took 0.05 ms each time, in which all threads waited for each other.
+    look for it in vain took 0.05 ms each time, in which all threads waited for each other. None in
+    `sys.modules` would be quicker, but pyarrow takes that for a module.
     """
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:

@@ -34,8 +34,7 @@ def memory_limit_mb(settings: Settings) -> int:
     if settings.serving_memory_mb:
         return settings.serving_memory_mb
     parts = settings.tail_memory_mb + settings.identity_memory_mb // 2
-    # Two instances have so much each, and functions make strings beside it.
-    return parts + 3 * settings.query_memory_mb + _REST_MB
+    return parts + 2 * settings.query_memory_mb + _REST_MB
 
 
 def limit_memory(settings: Settings) -> None:

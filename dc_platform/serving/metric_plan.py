@@ -91,9 +91,7 @@ class MetricPlan:
             ]
             parameters["tenant"] = tenant_id
             sql_of = partial(self._chosen.sql, select, _COLUMNS, of_metric)
-            return self._engine.run_planned(
-                sql_of, self._chosen.rows_not_held, self._view, parameters
-            )
+            return self._engine.run_planned(sql_of, self._view, parameters)
         from_us, to_us = self._range
         return self._engine.run_on_events(
             sql,

@@ -85,13 +85,6 @@ class Plan:
             f" {select}"
         )
 
-    def rows_not_held(self, held: Held) -> int:
-        """Rows of the files of gold and silver, and of the tail, that are read and are not `held`."""
-        hours = [path for path in self.files if path not in held.hours.files]
-        rows = self.gold.snapshot.rows_of(hours) if hours else 0
-        rest = replace(self.view, silver=self.silver)
-        return rows + rest.rows_not_held(self.from_us, self.to_us, held)
-
     def hours_sql(self, select: str, columns: str, held: Held) -> str:
         """`select`, which names `hours` and nothing else; for a plan of `gold_alone`."""
         hours = self._hours_sql(columns, (), held.hours)

@@ -52,9 +52,7 @@ _ATTACH = "attach ':memory:' as recent (row_group_size 16384, compress true)"
 _TOGETHER = 32
 # A tail of more rows is asked as the Arrow table that it is.
 _TAIL_ROWS = 100_000
-# A pause after each copying, so many times as long: a quarter of a core at most. And so many seconds
-# at most, and after what failed.
-_REST = 3.0
+# Seconds, at most, of a pause after copying; and after what failed.
 _MOST_REST = 1.0
 # So many dead rows are no reason to write the table anew.
 _FEW_ROWS = 10_000
@@ -96,10 +94,16 @@ class _Table:
 
 
 class RecentRows:
-    """Follows the views that queries have, in a thread of its own. Thread-safe."""
+    """Follows the views that queries have, in a thread of its own and a `share` of a core at most.
+    Thread-safe.
+    """
 
-    def __init__(self, instance: duckdb.DuckDBPyConnection, *, memory_mb: int) -> None:
+    def __init__(
+        self, instance: duckdb.DuckDBPyConnection, *, memory_mb: int, share: float
+    ) -> None:
         self._bytes = memory_mb * 2**20
+        # A pause after each copying, so many times as long.
+        self._rest = 1 / share - 1
         self.instance = instance
         # Of who writes into the attached database: no checkpoint passes while others do.
         self._writing = threading.Lock()
@@ -182,7 +186,7 @@ class RecentRows:
         done = copied(self.instance, "recent rows", take, self._drop_old)
         del view, take
         spent = time.monotonic() - begun
-        self._closed.wait(min(_MOST_REST, _REST * spent) if done else _MOST_REST)
+        self._closed.wait(min(_MOST_REST, self._rest * spent) if done else _MOST_REST)
         if not done:
             # The next query has it tried again.
             self._seen = None

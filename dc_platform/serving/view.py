@@ -148,12 +148,12 @@ class View:
         kept = self.silver.near("event_time", [range_of(from_us, to_us)])
         return [paths[n] for n in np.flatnonzero(kept)]
 
-    def rows_not_held(self, from_us: int | None, to_us: int | None, held: Held) -> int:
-        """Rows of the files and chunks that may have some of a time range, and are not `held`."""
-        rest = [path for path in self.near(from_us, to_us) if path not in held.paths]
-        chunks = [c for c in self._chunks(from_us, to_us) if c.file is not None or not held.tail]
-        rows = sum(chunk.rows for chunk in chunks)
-        return rows + (self.silver.rows_of(rest) if rest else 0)
+    def is_held(self, from_us: int | None, to_us: int | None, held: Held) -> bool:
+        """Whether all rows that may be of a time range are `held`."""
+        chunks = self._chunks(from_us, to_us)
+        if chunks and not (held.tail and all(chunk.file is None for chunk in chunks)):
+            return False
+        return all(path in held.paths for path in self.near(from_us, to_us))
 
     def _files(self, paths: Sequence[str], held: Held, chunks: Sequence[Chunk] = ()) -> list[str]:
         """SELECTs of the rows of files, and of chunks that are held."""

@@ -1,134 +1,130 @@
-"""Two instances: one thread for rows in memory and few others, all threads for many in files."""
+"""Two instances: one thread for light queries, all threads for the others; the answers are the same."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 
-from dc_platform_tests.gold.lakes import land
-from dc_platform_tests.gold.plain import count
-from dc_platform_tests.helpers.events import HOUR, NOW
-from dc_platform_tests.helpers.lake import silver_row
+from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.records import block
 from dc_platform_tests.helpers.serving import Served, view
 from dc_platform_tests.serving.conftest import lines
-from dc_platform_tests.serving.planned import Planned
 from dc_platform_tests.stack.harness import wait_for
 
-Limit = Callable[[int], None]
+PLAIN = "count(*)"
+# What reads a payload.
+OF_PAYLOAD = "count(payload)"
+# 64 MB are too little for it.
+SPILLING = (
+    "select count(*) from (select md5(range::varchar) || repeat('x', 20) as k, count(*) as n"
+    " from range(1000000) group by k having n = 1)"
+)
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> Limit:
-    """Sets how many rows are few."""
-    return lambda rows: monkeypatch.setattr("dc_platform.serving.engine.FEW_ROWS", rows)
+def served(tmp_path: Path) -> Served:
+    """Three events in silver, which are in memory, and two in the tail."""
+    served = Served(tmp_path, query_threads=3)
+    served.view = view(served.lake, [block(lines(0, 3))], [[block(lines(3, 5), 1)]])
+    wait_for(lambda: asked(served) == (1, 5))
+    return served
 
 
-def asked(served: Served) -> tuple[int, int]:
-    """Threads of the instance that counts all events, and their number."""
+def asked(
+    served: Served, what: str = PLAIN, span: tuple[int | None, int | None] = (None, None)
+) -> tuple[int, int]:
+    """Threads of the instance that counts, and what it has counted."""
     assert served.view is not None
     table = served.engine.run_on_events(
-        "select current_setting('threads')::integer as threads, count(*) as n from events",
+        f"select current_setting('threads')::integer as threads, {what} as n from events",
         served.view,
         tenant_id="default",
         parameters={},
-        from_us=None,
-        to_us=None,
+        from_us=span[0],
+        to_us=span[1],
     )
     return table["threads"][0].as_py(), table["n"][0].as_py()
 
 
-def test_rows_in_memory_have_one_thread(tmp_path: Path, few: Limit) -> None:
-    few(0)
+def test_light_queries_have_one_thread(served: Served) -> None:
+    assert asked(served, OF_PAYLOAD) == (3, 5)
+    assert served.view is not None
+    # What was deleted since may be told by the payload.
+    hidden = "event_id = 'none' or payload like '%none%'"
+    served.view = replace(served.view, hidden=hidden)
+    assert asked(served) == (3, 5)
+
+
+def test_only_rows_of_the_range_need_be_in_memory(served: Served) -> None:
+    served.engine._light.recent.close()
+    tail = served.view
+    assert tail is not None
+    # A file, and then a chunk, that only the other instance gets.
+    later = view(served.lake, [block(lines(100, 103), 1)], [[block(lines(200, 202), 9)]])
+    served.view = replace(tail, silver=later.silver)
+    assert asked(served) == (3, 8)
+    assert asked(served, span=(None, (NOW + 50_000) * 1000)) == (1, 5)
+    served.view = replace(tail, chunks=(*tail.chunks, *later.chunks))
+    assert asked(served) == (3, 7)
+
+
+def test_a_spilled_tail_has_all(tmp_path: Path) -> None:
     served = Served(tmp_path, query_threads=3)
-    served.view = view(served.lake, [block(lines(0, 3))], [[block(lines(3, 5), 1)]])
+    chunks = [[block(lines(3, 5), 1)]]
+    served.view = view(served.lake, [block(lines(0, 3))], chunks, spill=served.tail_directory)
+    files = len(served.view.silver.paths)
+    with served.engine._light.holding(served.view, None, None):
+        pass
+    wait_for(lambda: len(served.engine._light.recent._table.files) == files)
     assert asked(served) == (3, 5)
-    wait_for(lambda: asked(served) == (1, 5))
-    served.engine.close()
 
 
-@pytest.mark.parametrize("spilled", [False, True])
-def test_many_rows_that_are_not_in_memory_have_all_threads(
-    tmp_path: Path, few: Limit, *, spilled: bool
-) -> None:
-    few(4)
-    served = Served(tmp_path, query_threads=3, recent_memory_mb=0)
-    spill = served.tail_directory if spilled else None
-    served.view = view(served.lake, [block(lines(0, 3))], [[block(lines(3, 4), 1)]], spill=spill)
-    assert asked(served) == (1, 4)
-    served.view = None
-    served.view = view(served.lake, [], [[block(lines(3, 5), 1)]], spill=spill)
-    assert asked(served) == (3, 5)
-    served.engine.close()
-
-
-def test_answers_of_gold_have_them_too(
-    tmp_path: Path, few: Limit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dc_platform.gold.run.build", count)
-    planned = Planned(tmp_path, query_cache_mb=0)
-    start = NOW - NOW % HOUR
-    land(planned.lake, [silver_row(n, event_time=(start + n * HOUR) * 1000) for n in range(5)])
-    planned.gold()
-    cursors = planned.served.engine.cursors
-    used: list[str] = []
-
-    def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *of: used.append(name) or real(*of)
-
-    for name in ("few", "of_files"):
-        monkeypatch.setattr(cursors, name, noted(name, getattr(cursors, name)))
-    for rows in (250_000, 0):
-        few(rows)
-        # A source is named, so that no hours in memory will do.
-        by_source = {"function": "COUNT", "groupBy": ["sourceId", "timestamp:1h"]}
-        planned.ask(planned.view(), aggregations=[by_source])
-    assert used == ["few", "few", "of_files"]
-    planned.served.engine.close()
-
-
-@pytest.mark.parametrize("many", [False, True])
-def test_an_error_of_duckdbs_own_ends_nothing_but_its_query(tmp_path: Path, *, many: bool) -> None:
-    served = Served(tmp_path)
+def test_what_one_thread_has_no_memory_for_the_other_answers(tmp_path: Path) -> None:
+    served = Served(tmp_path, query_memory_mb=64, query_threads=2)
     served.view = view(served.lake, [block(lines(0, 3))])
-    cursors = served.engine.cursors
+    wait_for(lambda: asked(served) == (1, 3))
+    assert asked(served, f"max(({SPILLING}))") == (2, 1_000_000)
+    assert asked(served) == (1, 3)
 
-    def instances() -> tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyConnection]:
-        return cursors.recent.instance, cursors.many
 
-    before = instances()
-    opened = cursors.of_files() if many else cursors.few(served.view)
+@pytest.mark.parametrize("light", [False, True])
+def test_an_error_of_duckdbs_own_ends_nothing_but_its_query(served: Served, *, light: bool) -> None:
+    engine = served.engine
+    assert served.view is not None
+    both = (engine._light, engine._cursors)
+    failing = both[0 if light else 1]
+    before = [each.recent for each in both]
+    opened = failing.on(served.view)
     with pytest.raises(duckdb.FatalException), opened:
         raise duckdb.FatalException("the database has been invalidated")
-    kept = [new is old for new, old in zip(instances(), before, strict=True)]
-    assert kept == [many, not many]
-    assert asked(served) == (1, 3)
-    for instance in instances():
+    kept = [each.recent is old for each, old in zip(both, before, strict=True)]
+    assert kept == [not light, light]
+    assert asked(served, OF_PAYLOAD) == (3, 5)
+    wait_for(lambda: asked(served) == (1, 5))
+    for each in both:
         with pytest.raises(duckdb.Error):
-            instance.execute("set enable_external_access = true")
-    served.engine.close()
+            each.recent.instance.execute("set enable_external_access = true")
 
 
-def test_they_share_the_disk(tmp_path: Path) -> None:
-    served = Served(tmp_path, query_temp_mb=1000)
-    cursors = served.engine.cursors
-    bounds = [
-        instance.execute(
-            "select current_setting('max_temp_directory_size'), current_setting('temp_directory')"
-        ).fetchone()
-        for instance in (cursors.recent.instance, cursors.many)
-    ]
-    sizes, directories = zip(*(found for found in bounds if found), strict=True)
-    assert sizes == ("238.4 MiB", "715.2 MiB")
-    assert len(set(directories)) == 2
-    served.engine.close()
+def test_what_spills_goes_on_after_an_error_of_duckdbs_own(tmp_path: Path) -> None:
+    served = Served(tmp_path, query_memory_mb=64, recent_memory_mb=0, query_threads=2)
+    served.view = view(served.lake, [block(lines(0, 3))])
+
+    def spill() -> None:
+        with served.engine.run_own(SPILLING, {}) as cursor:
+            assert cursor.fetchone() == (1_000_000,)
+
+    with served.engine.run_own(SPILLING, {}):
+        with pytest.raises(duckdb.FatalException), served.engine.run_own("select 1", {}):
+            raise duckdb.FatalException("the database has been invalidated")
+        spill()
+    spill()
 
 
 _LOOKS_FOR = """

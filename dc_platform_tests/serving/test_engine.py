@@ -118,6 +118,25 @@ def test_paths_with_quotes_and_spaces(tmp_path: Path) -> None:
     assert served.sql("select count(*) from events") == [(2,)]
 
 
+def test_a_query_may_spill_to_so_much_of_the_disk(tmp_path: Path) -> None:
+    served = Served(tmp_path, sql_memory_mb=64, query_memory_mb=64, query_temp_mb=6)
+    served.view = view(served.lake, [])
+    spilling = (
+        "select count(*) from (select md5(range::varchar) || repeat('x', 20) as k, count(*) as n"
+        " from range(1000000) group by k having n = 1)"
+    )
+    with pytest.raises(duckdb.OutOfMemoryException, match="max_temp_directory_size"):
+        served.sql(spilling)
+    with (
+        pytest.raises(duckdb.OutOfMemoryException, match="max_temp_directory_size"),
+        served.engine.run_own(spilling, {}),
+    ):
+        pass
+    enough = Served(tmp_path, sql_memory_mb=64, query_temp_mb=6_000)
+    enough.view = served.view
+    assert enough.sql(spilling) == [(1_000_000,)]
+
+
 def test_a_relative_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     served = Served(Path("data"))

@@ -50,4 +50,4 @@ def test_memory_is_limited_and_what_is_only_mapped_is_not() -> None:
 def test_without_a_setting_it_is_what_the_parts_may_have() -> None:
     assert memory_limit_mb(Settings(serving_memory_mb=700)) == 700
     more = Settings(query_memory_mb=2048)
-    assert memory_limit_mb(more) - memory_limit_mb(Settings(query_memory_mb=1024)) == 3 * 1024
+    assert memory_limit_mb(more) - memory_limit_mb(Settings(query_memory_mb=1024)) == 2048

@@ -34,7 +34,7 @@ def recent(
     instance: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RecentRows]:
     monkeypatch.setattr("dc_platform.serving.recent._FEW_ROWS", 0)
-    made = RecentRows(instance, memory_mb=16)
+    made = RecentRows(instance, memory_mb=16, share=0.5)
     yield made
     made.close()
 
