@@ -11,6 +11,7 @@ import binascii
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -142,9 +143,7 @@ class Statement:
 
 
 class Compiled:
-    """The statements of a query. `count` counts what matches, before the limit. `sampled`: whether an
-    event may weigh more than 1.
-    """
+    """The statements of a query. `sampled`: whether an event may weigh more than 1."""
 
     def __init__(self, query: Query, *, sampled: bool = True) -> None:
         self._query = query
@@ -154,8 +153,12 @@ class Compiled:
         self.after = _position(query.cursor)
         if query.aggregations and query.cursor is not None:
             raise QueryError("cursor: groups come on one page; ask for more of them with limit")
-        self.count = self._groups(Grouping((), Parameters()), ["count"], ungrouped=True)
         self.statements = self._aggregates() if query.aggregations else [self._events()]
+
+    @cached_property
+    def count(self) -> Statement:
+        """Counts what matches, before the limit."""
+        return self._groups(Grouping((), Parameters()), ["count"], ungrouped=True)
 
     # --- events ---
 
