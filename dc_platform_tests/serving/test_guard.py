@@ -385,7 +385,7 @@ def test_deep_or_long_sql_is_answered_or_refused(served: Served, sql: str) -> No
 
 def test_nothing_was_written_to_the_engine(served: Served) -> None:
     """After all attempts the process has the views of no query, and its settings."""
-    cursor = served.engine.cursors.recent.instance.cursor()
+    cursor = served.engine._cursors.recent.instance.cursor()
     rows = cursor.execute("select view_name from duckdb_views() where not internal").fetchall()
     assert rows == []
     with pytest.raises(duckdb.Error):

@@ -58,13 +58,13 @@ def newest(planned: Planned) -> Snapshot:
 def held(planned: Planned) -> set[str]:
     """The files whose hours are in memory, after a query over the newest version of gold."""
     planned.ask(planned.view(), aggregations=[BY_HOUR])
-    with planned.served.engine.cursors.recent.of(planned.view(), newest(planned)) as found:
+    with planned.served.engine._cursors.recent.of(planned.view(), newest(planned)) as found:
         return set(found.hours.files)
 
 
 def in_memory(planned: Planned, gold: Snapshot) -> set[str]:
     """The same of a version, without a query."""
-    with planned.served.engine.cursors.recent.of(planned.view(), gold) as found:
+    with planned.served.engine._cursors.recent.of(planned.view(), gold) as found:
         return set(found.hours.files)
 
 
@@ -74,7 +74,7 @@ def tables(planned: Planned) -> int:
         "select count(*) from duckdb_tables() where database_name = 'recent'"
         " and table_name like 'hours%'"
     )
-    with planned.served.engine.cursors.recent.instance.cursor() as cursor:
+    with planned.served.engine._cursors.recent.instance.cursor() as cursor:
         return int(cursor.execute(sql).fetchall()[0][0])
 
 
@@ -138,7 +138,7 @@ def test_what_fails_is_not_tried_again_at_once(
 ) -> None:
     gold = newest(planned)
     Path(min(gold.paths)).unlink()
-    hours = planned.served.engine.cursors.recent._hours
+    hours = planned.served.engine._cursors.recent._hours
     wait_for(lambda: not in_memory(planned, gold) and caplog.records and not hours._busy)
     for _ in range(10):
         in_memory(planned, gold)
@@ -148,7 +148,7 @@ def test_what_fails_is_not_tried_again_at_once(
 def test_nobody_else_writes_while_they_are_written(
     planned: Planned, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recent, gold = planned.served.engine.cursors.recent, newest(planned)
+    recent, gold = planned.served.engine._cursors.recent, newest(planned)
     with recent.instance.cursor() as cursor, recent._writing:
         cursor.execute("begin")
         cursor.execute("create table recent.other (a int)")
@@ -161,7 +161,7 @@ def test_nobody_else_writes_while_they_are_written(
 def test_a_table_that_could_not_be_dropped_goes_later(
     planned: Planned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hours = planned.served.engine.cursors.recent._hours
+    hours = planned.served.engine._cursors.recent._hours
     write, failed = hours._write, []
 
     def once(cursor: duckdb.DuckDBPyConnection, sql: str) -> int:
