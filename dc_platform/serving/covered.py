@@ -65,6 +65,8 @@ class Coverage:
         self._lake = lake
         self._spec = spec
         self._lock = threading.Lock()
+        # Of who looks for a newer version of gold.
+        self._following = threading.Lock()
         self._table: LakeTable | None = None
         self._silver_id = ""
         self._newest: Covered | None = None
@@ -75,6 +77,12 @@ class Coverage:
     def of(self, silver: Snapshot) -> Covered | None:
         """What gold has of this version of silver; None when nothing is known to be right."""
         try:
+            # Who comes meanwhile does not wait for the disk: what gold had before is as right.
+            if self._following.acquire(blocking=self._table is None):
+                try:
+                    self._follow_gold()
+                finally:
+                    self._following.release()
             with self._lock:
                 return self._of(silver)
         except StoreUnavailableError as error:
@@ -82,9 +90,9 @@ class Coverage:
             return None
 
     def _of(self, silver: Snapshot) -> Covered | None:
-        self._follow_gold()
-        if self._newest is not None and self._newest.built <= silver.version:
-            self._used = self._newest
+        newest = self._newest
+        if newest is not None and newest.built <= silver.version:
+            self._used = newest
         used = self._used
         if used is None or used.built > silver.version:
             return None
