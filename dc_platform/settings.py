@@ -258,7 +258,7 @@ class Settings(BaseSettings):
         128,
         ge=0,
         description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take; 0: none. Light"
-        " queries, which read nothing else and no payload, have a quarter of both for themselves.",
+        " queries, which read nothing else and no payload, have a quarter of both beside it.",
     )
     query_threads: int = Field(2, ge=1, description="Threads of queries; each in SQL has as many.")
 

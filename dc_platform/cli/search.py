@@ -97,13 +97,11 @@ def rebuild(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """What the index covers, and how far it is behind silver."""
     from dc_platform.search.build import Builder
-    from dc_platform.search.index import Reading
 
     builder = Builder(settings_of(data_dir))
-    directory = builder.home.current()
     behind = builder.behind()
     found = {
-        "events": Reading(directory).moment().documents if directory else 0,
+        "events": behind.documents,
         "bytes": builder.home.bytes,
         "indexVersion": behind.version if behind.version >= 0 else None,
         "silverVersion": behind.silver_version,

@@ -50,7 +50,9 @@ class Footer:
         may = np.ones(self.metadata.num_row_groups, bool)
         for column, value in values.items():
             low, high = self._bounds_of(column, object if isinstance(value, bytes) else np.int64)
-            may &= (low <= value) & (value <= high)
+            # As an object: numpy's own bytes end where only zeros follow.
+            told = np.array(value, object if isinstance(value, bytes) else np.int64)
+            may &= (low <= told) & (told <= high)
         return [int(group) for group in np.flatnonzero(may)]
 
     def _bounds_of(self, column: str, kind: type) -> _Bounds:

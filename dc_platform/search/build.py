@@ -55,11 +55,12 @@ class Built:
 
 @dataclass(frozen=True)
 class Behind:
-    """How far an index is behind silver: `rows` that it has not, of which the last build could not read
-    some, `gone` pieces that silver has not, and the time since the last build, or since somebody looks;
-    `spent`: whether it is to be made anew for what was deleted.
+    """An index of so many `documents`, and how far it is behind silver: `rows` that it has not, of
+    which the last build could not read some, `gone` pieces that silver has not, and the time since the
+    last build, or since somebody looks; `spent`: whether it is to be made anew for what was deleted.
     """
 
+    documents: int
     version: int
     silver_version: int
     rows: int
@@ -99,16 +100,18 @@ class Builder:
     def behind(self) -> Behind:
         """How far the index is behind silver now."""
         snapshot = LakeTable(self._lake, SILVER_EVENTS).snapshot()
-        state, spent = State(""), False
+        documents, state, spent = 0, State(""), False
         directory = self.home.current()
         if directory is not None:
             try:
-                state = Reading(directory).moment().state
+                moment = Reading(directory).moment()
+                documents, state = moment.documents, moment.state
                 spent = self._is_spent(directory, state)
             except DamagedIndexError as error:
                 log.warning("%s", error)
         coverage = self._comparer.compare(state, snapshot)
         return Behind(
+            documents=documents,
             version=state.version,
             silver_version=snapshot.version,
             rows=snapshot.rows - sum(file.rows for file in coverage.files.values()),

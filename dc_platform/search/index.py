@@ -250,7 +250,10 @@ class Reading:
                 f"the index in {directory} cannot be opened: {error}"
             ) from error
         if self._index.schema != _schema():
-            raise DamagedIndexError(f"the index in {directory} is of another release")
+            raise DamagedIndexError(
+                f"the index in {directory} is of another release: the next build makes it anew,"
+                " `dcp search rebuild` does so now"
+            )
 
     def moment(self) -> Moment:
         """The index as it is now."""

@@ -70,6 +70,7 @@ class Coverage:
         self._table: LakeTable | None = None
         self._silver_id = ""
         self._newest: Covered | None = None
+        self._read_at = -1
         self._used: Covered | None = None
         self._next_refresh = 0.0
         self._touched: _Touched | None = None
@@ -105,15 +106,17 @@ class Coverage:
 
     def _follow_gold(self) -> None:
         now = time.monotonic()
-        if self._table is None:
+        table = self._table
+        if table is None:
             self._lake.ensure(self._spec)
             self._silver_id = LakeTable(self._lake, SILVER_EVENTS).id
-            self._table = LakeTable(self._lake, self._spec)
-            self._newest = self._read(self._table)
-        elif now >= self._next_refresh or self._table.may_have_moved:
-            before = self._table.version
-            if self._table.refresh() != before:
-                self._newest = self._read(self._table)
+            table = LakeTable(self._lake, self._spec)
+            self._newest, self._read_at = self._read(table), table.version
+            # From now on nobody waits.
+            self._table = table
+        elif now >= self._next_refresh or table.may_have_moved:
+            if table.refresh() != self._read_at:
+                self._newest, self._read_at = self._read(table), table.version
         else:
             return
         self._next_refresh = now + _REFRESH_SECONDS

@@ -12,11 +12,12 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import duckdb
 
 from dc_platform.lake.table import Snapshot
-from dc_platform.serving.instance import Bounds, bounded, lock
+from dc_platform.serving.instance import Bounds, bounded, lock, spill_name
 from dc_platform.serving.recent import Held, RecentRows
 from dc_platform.serving.view import NOTHING, View
 
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 
 
 class Cursors:
-    """One instance within `bounds`; `recent_memory_mb` of its memory is for the newest rows, which are
-    copied in a `share` of a core. Thread-safe.
+    """One instance at a time within `bounds`; `recent_memory_mb` of its memory is for the newest rows,
+    which are copied in a `share` of a core. Thread-safe.
     """
 
     def __init__(self, bounds: Bounds, *, recent_memory_mb: int, share: float) -> None:
@@ -33,8 +34,6 @@ class Cursors:
         self._recent_memory_mb = recent_memory_mb
         self._share = share
         self._renewing = threading.Lock()
-        # What DuckDB makes itself goes with an instance, also while the next one spills to it.
-        bounds.temporary.mkdir(parents=True, exist_ok=True)
         self.recent = self._open()
 
     @contextmanager
@@ -89,7 +88,9 @@ class Cursors:
 
     def _open(self) -> RecentRows:
         """A new instance, with its settings locked."""
-        instance = bounded(self._bounds)
+        spill = self._bounds.temporary / spill_name("own")
+        bounds = replace(self._bounds, temporary=spill)
+        instance = bounded(bounds)
         recent = RecentRows(instance, memory_mb=self._recent_memory_mb, share=self._share)
-        lock(instance, self._bounds)
+        lock(instance, bounds)
         return recent

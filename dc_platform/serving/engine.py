@@ -134,7 +134,6 @@ class Engine:
             bounds,
             threads=1,
             memory_mb=max(_LEAST_MB, settings.query_memory_mb // _LIGHT),
-            temporary=self.temporary / "light",
             temporary_mb=0,
         )
         self._light = Cursors(
@@ -202,6 +201,7 @@ class Engine:
         """The rows of our own SQL over `events`. `equalities` hold for all events that it looks at.
         `until`: a `deadline` that it shares with others.
         """
+        until = self.deadline() if until is None else until
         names = f"{sql} {view.where(tenant_id)}"
 
         def run(cursor: duckdb.DuckDBPyConnection, view: View, held: Held) -> pa.Table:

@@ -57,6 +57,9 @@ class HitRows:
             raise QueryError(
                 f"limit: the events of this page are more than {_MOST_MB} MB; ask for fewer"
             ) from None
+        except MemoryError:
+            # pyarrow's is an ArrowException, too.
+            raise
         except (OSError, pa.ArrowException) as error:
             raise StoreUnavailableError(
                 f"a file that the search reads was replaced meanwhile, or cannot be read: {error}"

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 import duckdb
+import psutil
 
 from dc_platform.lake.sql import sql_list
+
+_NUMBERS = count(1)
+_SPILLED = re.compile(r"[a-z]+-([0-9]+)-[0-9]+")
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What an instance may take: threads, MB of memory, MB of disk below `temporary` to spill to; and
-    the `directories` that it may read.
+    """What an instance may take: threads, MB of memory, MB of disk in `temporary` to spill to, which
+    DuckDB makes and removes, and which no other instance has; and the `directories` that it may read.
     """
 
     threads: int
@@ -58,10 +66,24 @@ def lock(instance: duckdb.DuckDBPyConnection, bounds: Bounds) -> None:
         instance.execute(statement)
 
 
+def spill_name(kind: str) -> str:
+    """A name for the directory of an instance. Two that spill to one read each other's blocks."""
+    return f"{kind}-{os.getpid()}-{next(_NUMBERS)}"
+
+
+def remove_spilled(directory: Path) -> None:
+    """Remove what instances of processes that are no more have left."""
+    for left in directory.iterdir():
+        found = _SPILLED.fullmatch(left.name)
+        if found is not None and not psutil.pid_exists(int(found[1])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 class _NoPandas(MetaPathFinder):
     """Says at once that there is no pandas. DuckDB imports it twice for each parameter of a query; to
     look for it in vain took 0.05 ms each time, in which all threads waited for each other. None in
-    `sys.modules` would be quicker, but pyarrow takes that for a module.
+    `sys.modules` would be quicker, but pyarrow takes that for a module. `importlib.util.find_spec`
+    raises this, too, in place of giving None.
     """
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:

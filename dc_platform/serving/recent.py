@@ -52,8 +52,9 @@ _ATTACH = "attach ':memory:' as recent (row_group_size 16384, compress true)"
 _TOGETHER = 32
 # A tail of more rows is asked as the Arrow table that it is.
 _TAIL_ROWS = 100_000
-# Seconds, at most, of a pause after copying; and after what failed.
-_MOST_REST = 1.0
+# Seconds of a pause after what failed; and of the work after which a pause gets no longer.
+_PAUSE = 1.0
+_MOST_WORK = 1 / 3
 # So many dead rows are no reason to write the table anew.
 _FEW_ROWS = 10_000
 
@@ -186,7 +187,7 @@ class RecentRows:
         done = copied(self.instance, "recent rows", take, self._drop_old)
         del view, take
         spent = time.monotonic() - begun
-        self._closed.wait(min(_MOST_REST, self._rest * spent) if done else _MOST_REST)
+        self._closed.wait(self._rest * min(_MOST_WORK, spent) if done else _PAUSE)
         if not done:
             # The next query has it tried again.
             self._seen = None

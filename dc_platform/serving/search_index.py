@@ -40,6 +40,7 @@ class SearchIndex:
         self._reading: Reading | None = None
         self._stamp = 0
         self._next_look = 0.0
+        self._said = ""
         # The newest commits of the index, the older one first.
         self._moments: list[Moment] = []
         self._seen: tuple[Moment | None, int, Seen] | None = None
@@ -83,5 +84,7 @@ class SearchIndex:
                 self._stamp = stamp
         except (DamagedIndexError, OSError) as error:
             # What is searched goes on being searched; without an index silver itself is.
-            log.warning("the search index cannot be read: %s", error)
+            if str(error) != self._said:
+                self._said = str(error)
+                log.warning("the search index cannot be read: %s", error)
             self._directory = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import shutil
 import signal
 import threading
@@ -17,14 +16,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 
 import duckdb
 import msgspec
-import psutil
 
 from dc_platform.errors import PlatformError, RetriableError
-from dc_platform.serving.instance import Bounds
+from dc_platform.serving.instance import Bounds, remove_spilled, spill_name
 from dc_platform.serving.rows import Deadlines, QueryTimeoutError
 from dc_platform.serving.sql_worker import END, FRAME, KINDS, PART, Asked, Failure, work
 
@@ -34,7 +31,6 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["dc_platform.serving.sql_worker"])
 # multiprocessing has one list of them, and looks at all of them without a lock.
 _CHILDREN = threading.Lock()
-_NUMBERS = count(1)
 # Processes that wait for their tenant's next query.
 _IDLE = 4
 # Longest wait for the end of one that has ended, or was killed: it may be at a disk that hangs.
@@ -172,9 +168,7 @@ class Workers:
 
     def start(self) -> None:
         """Remove what an earlier process has left, and have one ready; returns at once."""
-        for left in self._bounds.temporary.glob("sql-*"):
-            if not psutil.pid_exists(int(left.name.split("-")[1])):
-                shutil.rmtree(left, ignore_errors=True)
+        remove_spilled(self._bounds.temporary)
         self._starter.submit(self._prepare)
 
     @contextmanager
@@ -242,7 +236,7 @@ class Workers:
                 self._spare = worker
 
     def _new(self) -> Worker:
-        name = f"sql-{os.getpid()}-{next(_NUMBERS)}"
+        name = spill_name("sql")
         return Worker(replace(self._bounds, temporary=self._bounds.temporary / name))
 
 

@@ -11,7 +11,7 @@ import pytest
 from dc_platform.lake import footers
 from dc_platform.lake.footers import Footer, Footers
 
-SOURCES = ["a", "b", "é", "😀", ""]
+SOURCES = ["a", "b\0", "é", "😀", ""]
 ROWS = pa.table(
     {
         "source_id": [SOURCES[n // 20] for n in range(100)],

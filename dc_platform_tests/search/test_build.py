@@ -265,7 +265,7 @@ def test_an_index_of_another_release_is_built_anew(
     with pytest.raises(DamagedIndexError, match="another release"):
         Reading(before)
     behind = changing.builder().behind()
-    assert behind.rows == len(TEXTS)
+    assert (behind.documents, behind.rows) == (0, len(TEXTS))
     assert behind.is_due(Settings(search_behind_rows=1))
     built = changing.builder().build()
     assert (built.added, built.documents) == (len(TEXTS), len(TEXTS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from dc_platform.serving.cursors import Cursors
+from dc_platform.serving.instance import remove_spilled
 from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.records import block
 from dc_platform_tests.helpers.serving import Served, view
@@ -112,19 +115,37 @@ def test_an_error_of_duckdbs_own_ends_nothing_but_its_query(served: Served, *, l
             each.recent.instance.execute("set enable_external_access = true")
 
 
-def test_what_spills_goes_on_after_an_error_of_duckdbs_own(tmp_path: Path) -> None:
-    served = Served(tmp_path, query_memory_mb=64, recent_memory_mb=0, query_threads=2)
-    served.view = view(served.lake, [block(lines(0, 3))])
+def test_no_two_instances_spill_to_one_directory(tmp_path: Path) -> None:
+    served = Served(tmp_path, query_memory_mb=64, query_threads=2)
+    own = served.engine._cursors
 
-    def spill() -> None:
-        with served.engine.run_own(SPILLING, {}) as cursor:
-            assert cursor.fetchone() == (1_000_000,)
+    def directory(of: Cursors) -> Path:
+        sql = "select current_setting('temp_directory')"
+        [(found,)] = of.recent.instance.execute(sql).fetchall()
+        return Path(found)
 
-    with served.engine.run_own(SPILLING, {}):
-        with pytest.raises(duckdb.FatalException), served.engine.run_own("select 1", {}):
+    # What runs on the old one goes on.
+    with own.on() as (old, _):
+        before = directory(own)
+        with pytest.raises(duckdb.FatalException), own.on():
             raise duckdb.FatalException("the database has been invalidated")
-        spill()
-    spill()
+        assert len({before, directory(own), directory(served.engine._light)}) == 3
+        for cursor in (old, own.recent.instance):
+            assert cursor.execute(SPILLING).fetchall() == [(1_000_000,)]
+    with served.engine.run_own(SPILLING, {}) as cursor:
+        assert cursor.fetchall() == [(1_000_000,)]
+
+
+def test_what_killed_processes_spilled_goes(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = [f"{kind}-{dead.pid}-7" for kind in ("own", "sql")]
+    stay = [f"own-{os.getpid()}-7", "duckdb_temp_storage_DEFAULT-0.tmp"]
+    for name in (*gone, *stay):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "block").write_text("x")
+    remove_spilled(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(stay)
 
 
 _LOOKS_FOR = """

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from dc_platform.contracts.gold import EVENTS_HOURLY
 from dc_platform.contracts.metrics import AggregationType, DefinedMetric, Definition
 from dc_platform.contracts.tables import SILVER_EVENTS
 from dc_platform.lake.table import LakeTable
@@ -103,6 +104,16 @@ def test_an_hour_that_a_commit_touched_comes_from_silver(planned: Planned) -> No
 
 def test_compaction_makes_no_hour_stale(planned: Planned) -> None:
     merge(planned.lake)
+    assert planned.agree(planned.view(), aggregations=[BY_HOUR]) == {GOLD}
+
+
+def test_while_one_looks_for_newer_gold_the_others_take_what_there_was(planned: Planned) -> None:
+    assert planned.agree(planned.view(), aggregations=[BY_HOUR]) == {GOLD}
+    land(planned.lake, [at(20, 1.5)])
+    coverage = planned.served.engine.coverage(EVENTS_HOURLY)
+    with coverage._following:
+        planned.gold()
+        assert planned.agree(planned.view(), aggregations=[BY_HOUR]) == {GOLD, SILVER}
     assert planned.agree(planned.view(), aggregations=[BY_HOUR]) == {GOLD}
 
 

@@ -146,7 +146,7 @@ def test_what_fails_is_tried_again_and_never_there_twice(
     written: bool,
 ) -> None:
     """No memory for Python, before rows were written or right after that."""
-    monkeypatch.setattr("dc_platform.serving.recent._MOST_REST", 0.01)
+    monkeypatch.setattr("dc_platform.serving.recent._PAUSE", 0.01)
     write, failed = recent._write, []
 
     def once(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -171,7 +171,7 @@ def test_a_copy_that_fails_leaves_nothing(
     recent: RecentRows,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dc_platform.serving.recent._MOST_REST", 0.01)
+    monkeypatch.setattr("dc_platform.serving.recent._PAUSE", 0.01)
     lake = Lake(str(tmp_path))
     old = [land(lake, start, start + 5) for start in (0, 5)][-1]
     wait_for(lambda: has(recent, old, 2))
