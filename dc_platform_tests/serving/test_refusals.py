@@ -106,7 +106,8 @@ def test_a_store_that_is_away_is_503(
     def away(*_: Any, **__: Any) -> None:
         raise StoreUnavailableError("reading the log: disk on fire\nmore")
 
-    monkeypatch.setattr(door.served.engine, "_cursor_on", away)
+    monkeypatch.setattr(door.served.engine, "_cursors", SimpleNamespace(on=away))
+    monkeypatch.setattr(door.served.engine, "_light", SimpleNamespace(holding=away))
     monkeypatch.setattr(door.served.engine, "_workers", SimpleNamespace(running=away))
     body = {"sql": "select 1"} if path == "sql" else {}
     answer = request(door.app, "POST", f"/api/v1/{path}", headers=door.headers, json=body)
