@@ -49,9 +49,10 @@ class Footer:
         """
         may = np.ones(self.metadata.num_row_groups, bool)
         for column, value in values.items():
-            low, high = self._bounds_of(column, object if isinstance(value, bytes) else np.int64)
-            # As an object: numpy's own bytes end where only zeros follow.
-            told = np.array(value, object if isinstance(value, bytes) else np.int64)
+            # Bytes as objects: numpy's own end where only zeros follow.
+            kind = object if isinstance(value, bytes) else np.int64
+            low, high = self._bounds_of(column, kind)
+            told = np.array(value, kind)
             may &= (low <= told) & (told <= high)
         return [int(group) for group in np.flatnonzero(may)]
 

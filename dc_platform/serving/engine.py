@@ -58,7 +58,7 @@ _SHARE = 0.25
 # Of memory and of that share, the part that is for light queries.
 _LIGHT = 4
 _LEAST_MB = 64
-# What takes longer than a thread: JSON is parsed for each row.
+# What is worth all threads: JSON is parsed for each row.
 _HEAVY = re.compile(r"\bpayload\b")
 # The view as of an older version.
 PastViews = Callable[[At], View]

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from dc_platform.errors import StoreUnavailableError
 from dc_platform.lake.table import sql_list
+from dc_platform.serving.instance import spill_name
 
 BUCKET_MS = 5_000
 _BUCKET_US = BUCKET_MS * 1000
@@ -102,7 +103,7 @@ def together(files: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
 
 
 class Counter:
-    """Counts rows in a DuckDB of its own: one thread, 256 MB, spilling into `temporary`. Thread-safe,
+    """Counts rows in a DuckDB of its own: one thread, 256 MB, spilling below `temporary`. Thread-safe,
     and one count after the other.
     """
 
@@ -112,7 +113,7 @@ class Counter:
             config={
                 "threads": 1,
                 "memory_limit": "256MB",
-                "temp_directory": str(temporary),
+                "temp_directory": str(temporary / spill_name("count")),
                 "python_enable_replacements": "false",
             }
         )

@@ -24,6 +24,11 @@ from dc_platform.settings import Settings
 from dc_platform_tests.helpers.landing import INFO, batch, committer, decoder
 
 MAKER = KeyMaker()
+# 64 MB are too little for this query.
+SPILLING = (
+    "select count(*) from (select md5(range::varchar) || repeat('x', 20) as k, count(*) as n"
+    " from range(1000000) group by k having n = 1)"
+)
 
 
 def chunk(records: Sequence[Record], maker: KeyMaker = MAKER) -> Chunk:

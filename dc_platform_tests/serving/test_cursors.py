@@ -16,18 +16,13 @@ from dc_platform.serving.cursors import Cursors
 from dc_platform.serving.instance import remove_spilled
 from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.records import block
-from dc_platform_tests.helpers.serving import Served, view
+from dc_platform_tests.helpers.serving import SPILLING, Served, view
 from dc_platform_tests.serving.conftest import lines
 from dc_platform_tests.stack.harness import wait_for
 
 PLAIN = "count(*)"
 # What reads a payload.
 OF_PAYLOAD = "count(payload)"
-# 64 MB are too little for it.
-SPILLING = (
-    "select count(*) from (select md5(range::varchar) || repeat('x', 20) as k, count(*) as n"
-    " from range(1000000) group by k having n = 1)"
-)
 
 
 @pytest.fixture

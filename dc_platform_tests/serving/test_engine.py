@@ -13,7 +13,7 @@ from dc_platform.serving.view import View
 from dc_platform_tests.helpers.events import NOW, some_uuid
 from dc_platform_tests.helpers.landing import batch, committer
 from dc_platform_tests.helpers.records import block, gateway_line
-from dc_platform_tests.helpers.serving import Served, table_of, view
+from dc_platform_tests.helpers.serving import SPILLING, Served, table_of, view
 
 ENDLESS = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range = -1"
 # Rows at once, and then none for ever.
@@ -121,20 +121,16 @@ def test_paths_with_quotes_and_spaces(tmp_path: Path) -> None:
 def test_a_query_may_spill_to_so_much_of_the_disk(tmp_path: Path) -> None:
     served = Served(tmp_path, sql_memory_mb=64, query_memory_mb=64, query_temp_mb=6)
     served.view = view(served.lake, [])
-    spilling = (
-        "select count(*) from (select md5(range::varchar) || repeat('x', 20) as k, count(*) as n"
-        " from range(1000000) group by k having n = 1)"
-    )
     with pytest.raises(duckdb.OutOfMemoryException, match="max_temp_directory_size"):
-        served.sql(spilling)
+        served.sql(SPILLING)
     with (
         pytest.raises(duckdb.OutOfMemoryException, match="max_temp_directory_size"),
-        served.engine.run_own(spilling, {}),
+        served.engine.run_own(SPILLING, {}),
     ):
         pass
     enough = Served(tmp_path, sql_memory_mb=64, query_temp_mb=6_000)
     enough.view = served.view
-    assert enough.sql(spilling) == [(1_000_000,)]
+    assert enough.sql(SPILLING) == [(1_000_000,)]
 
 
 def test_a_relative_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
