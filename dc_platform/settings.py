@@ -257,10 +257,10 @@ class Settings(BaseSettings):
     recent_memory_mb: int = Field(
         128,
         ge=0,
-        description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take; 0: none. Light"
-        " queries, which read nothing else and no payload, have a quarter of both beside it.",
+        description="Of DCP_QUERY_MEMORY_MB, what the newest rows of silver may take; 0: none. Each"
+        " process for light queries, which read nothing else, has a quarter of both beside it.",
     )
-    query_threads: int = Field(2, ge=1, description="Threads of queries; each in SQL has as many.")
+    query_threads: int = Field(2, ge=1, description="Threads of queries, processes for light ones.")
 
     # --- gold ---
     trino_url: str = Field(

@@ -13,6 +13,7 @@ import pyarrow as pa
 from dc_platform.contracts.fields import Parameters
 from dc_platform.contracts.gold import EVENTS_HOURLY
 from dc_platform.serving.engine import Engine
+from dc_platform.serving.light import Light
 from dc_platform.serving.plan import Plan, explained, plan
 from dc_platform.serving.query import Compiled, Query, Statement, cursor_of
 from dc_platform.serving.results import plain_rows
@@ -23,9 +24,10 @@ from dc_platform.serving.view import View
 _HOURS = "hour as event_time, event_type, weight, row_count, first_event_time, last_event_time"
 
 
-def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[str, Any]:
+def answer(engine: Engine | Light, view: View, query: Query, *, tenant_id: str) -> dict[str, Any]:
     """`results`, `totalCount` (events that match, before the limit), `executionTime` in ms; where there
-    are others `nextCursor` or `more`, and where it is asked for the `plan`.
+    are others `nextCursor` or `more`, and where it is asked for the `plan`. `Light` raises
+    HeavyQueryError.
     """
     begun = time.perf_counter()
     compiled = Compiled(query, sampled=view.sampled)
@@ -59,7 +61,9 @@ def answer(engine: Engine, view: View, query: Query, *, tenant_id: str) -> dict[
 class _Asked:
     """The statements of a query over one view."""
 
-    def __init__(self, engine: Engine, view: View, tenant_id: str, *, explain: bool) -> None:
+    def __init__(
+        self, engine: Engine | Light, view: View, tenant_id: str, *, explain: bool
+    ) -> None:
         self._engine = engine
         self._view = view
         self._tenant_id = tenant_id
@@ -105,9 +109,13 @@ class _Asked:
                 sql_of = partial(chosen.hours_sql, statement.hours, columns)
             else:
                 sql_of = partial(chosen.sql, statement.parts, columns, ())
-            hourly = None if statement.by_source else chosen.gold.snapshot
             return self._engine.run_planned(
-                sql_of, self._view, parameters, hourly=hourly, until=self._until
+                sql_of,
+                self._view,
+                parameters,
+                hourly=None if statement.by_source else chosen.gold.snapshot,
+                gold_rows=chosen.gold_rows if chosen.gold_alone else None,
+                until=self._until,
             )
         return self._engine.run_on_events(
             statement.sql,

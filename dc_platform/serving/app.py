@@ -34,6 +34,7 @@ from dc_platform.serving import (
 )
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.past import Past
+from dc_platform.serving.readers import Readers
 from dc_platform.serving.search import Search
 from dc_platform.serving.tail import Tail
 from dc_platform.serving.turns import Turns
@@ -71,6 +72,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
         app.state.tail = tail
         app.state.sources = sources
         app.state.engine = engine
+        app.state.readers = Readers(settings, settings.query_threads)
         app.state.search = Search(settings, lake, engine)
         app.state.monitoring = monitoring.Monitoring(engine, sources)
         app.state.lake_uri = lake.uri
@@ -92,9 +94,11 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
         app.state.reports = Reports(database)
         app.state.past = Past(lake, app.state.retention)
         engine.start()
+        app.state.readers.start()
         try:
             yield
         finally:
+            await app.state.readers.close()
             tail.stop()
             app.state.search.close()
             engine.close()
@@ -113,14 +117,18 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
     def healthz(response: Response) -> dict[str, Any]:
         """Whether this process can answer completely; 503 while it cannot."""
         tail: Tail = app.state.tail
-        answers = app.state.engine.answers
+        caches = (app.state.engine.answers, app.state.readers.figures)
         complete = tail.view is not None and tail.view.complete
         response.status_code = 200 if complete else 503
         return {
             "complete": complete,
             "silverVersion": tail.view.silver.version if tail.view else None,
             "tailRows": tail.view.tail_rows if tail.view else 0,
-            "cache": {"hits": answers.hits, "misses": answers.misses, "bytes": answers.size_bytes},
+            "cache": {
+                "hits": sum(cache.hits for cache in caches),
+                "misses": sum(cache.misses for cache in caches),
+                "bytes": sum(cache.size_bytes for cache in caches),
+            },
         }
 
     return app

@@ -1,9 +1,7 @@
 """Cursors for our own SQL, of a DuckDB that has the newest rows in memory.
 
-There are two. DuckDB divides the work of each query among all threads of its instance, whatever there
-is to do: of a query that takes 2.0 ms with one thread two make 3.5 ms of CPU time, and no answer
-sooner. So light queries, which find all of their rows in memory and read no payload, have an instance
-with one thread and a copy of the rows that came last; all others have one with DCP_QUERY_THREADS.
+Serving has one with DCP_QUERY_THREADS, each process for light queries one with one thread and a copy of
+the rows that came last.
 """
 
 from __future__ import annotations
@@ -22,6 +20,9 @@ from dc_platform.serving.recent import Held, RecentRows
 from dc_platform.serving.view import NOTHING, View
 
 log = logging.getLogger(__name__)
+
+# Of a core, for copying the newest rows into memory.
+SHARE = 0.25
 
 
 class Cursors:

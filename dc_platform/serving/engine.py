@@ -1,18 +1,18 @@
 """DuckDB over a view of the union.
 
-Our own SQL runs in two instances (`cursors.py`), so memory and threads are bounded for all queries
-together; SQL that people wrote runs in processes of its own, which may die of it. Either may read files
+Our own SQL runs in one instance (`cursors.py`), so memory and threads are bounded for all queries
+together, but those that are light (`light.py`); SQL that people wrote runs in processes of its own,
+which may die of it. Either may read files
 below the lake and the tail's directory only, its settings are locked, and each query has a cursor with
 temporary views of its own: the tables it asked for, at one moment, of one tenant.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from dc_platform.lake.table import LakeTable, Snapshot
 from dc_platform.serving.cache import ResultCache
 from dc_platform.serving.conditions import Equality
 from dc_platform.serving.covered import Coverage
-from dc_platform.serving.cursors import Cursors
+from dc_platform.serving.cursors import SHARE, Cursors
 from dc_platform.serving.guard import (
     OWN,
     At,
@@ -49,17 +49,10 @@ from dc_platform.serving.rows import Clock, Deadlines, all_rows
 from dc_platform.serving.sql_pool import Running, Workers
 from dc_platform.serving.sql_worker import Asked
 from dc_platform.serving.tail_files import TailFiles
-from dc_platform.serving.view import NOTHING, View
+from dc_platform.serving.view import NOTHING, View, with_events
 from dc_platform.settings import Settings
 
 _SNAPSHOT_SECONDS = 0.2
-# Of a core, for copying the newest rows into memory.
-_SHARE = 0.25
-# Of memory and of that share, the part that is for light queries.
-_LIGHT = 4
-_LEAST_MB = 64
-# What is worth all threads: JSON is parsed for each row.
-_HEAVY = re.compile(r"\bpayload\b")
 # The view as of an older version.
 PastViews = Callable[[At], View]
 
@@ -129,18 +122,7 @@ class Engine:
         )
         self._workers = Workers(for_sql, seconds=settings.query_timeout_seconds)
         self._tail_files = TailFiles(tail)
-        self._cursors = Cursors(bounds, recent_memory_mb=settings.recent_memory_mb, share=_SHARE)
-        for_light = replace(
-            bounds,
-            threads=1,
-            memory_mb=max(_LEAST_MB, settings.query_memory_mb // _LIGHT),
-            temporary_mb=0,
-        )
-        self._light = Cursors(
-            for_light,
-            recent_memory_mb=settings.recent_memory_mb // _LIGHT,
-            share=_SHARE / _LIGHT,
-        )
+        self._cursors = Cursors(bounds, recent_memory_mb=settings.recent_memory_mb, share=SHARE)
 
     def start(self) -> None:
         """Have a process ready for SQL; returns at once."""
@@ -202,27 +184,15 @@ class Engine:
         `until`: a `deadline` that it shares with others.
         """
         until = self.deadline() if until is None else until
-        names = f"{sql} {view.where(tenant_id)}"
-
-        def run(cursor: duckdb.DuckDBPyConnection, view: View, held: Held) -> pa.Table:
-            events = view.events_sql(tenant_id, from_us, to_us, held)
-            # A name of WITH, not a view: that is bound twice and takes 0.6 ms to make.
-            whole = f"with events as not materialized ({events}) {sql}"
-            with Clock(cursor, self._deadlines, until).running():
-                return all_rows(cursor.execute(whole, parameters))
-
-        if not _HEAVY.search(names):
-            with self._light.holding(view, from_us, to_us) as found:
-                if found is not None:
-                    cursor, held = found
-                    # Where it would have to spill, the other one can.
-                    with suppress(duckdb.OutOfMemoryException):
-                        return run(cursor, view, held)
         with self._cursors.on(view) as (cursor, held):
             if equalities:
                 span = (from_us, to_us)
+                names = f"{sql} {view.where(tenant_id)}"
                 view = self._needles.narrow(cursor, view, held, span, equalities, names, until)
-            return run(cursor, view, held)
+            events = view.events_sql(tenant_id, from_us, to_us, held)
+            whole = with_events(events, sql)
+            with Clock(cursor, self._deadlines, until).running():
+                return all_rows(cursor.execute(whole, parameters))
 
     @contextmanager
     def run_own(
@@ -244,10 +214,12 @@ class Engine:
         parameters: dict[str, Any],
         *,
         hourly: Snapshot | None = None,
+        gold_rows: int | None = None,
         until: float | None = None,
     ) -> pa.Table:
         """The rows of our own SQL over parts of a view; `sql` makes it of what is held in memory, of
-        `hourly`, a version of gold.events_hourly, too.
+        `hourly`, a version of gold.events_hourly, too. `gold_rows`: these are so many rows of gold, and
+        no others; None: not known.
         """
         with (
             self._cursors.on(view, hourly) as (cursor, held),
@@ -270,7 +242,6 @@ class Engine:
         """End what goes on beside the queries."""
         self._workers.close()
         self._cursors.close()
-        self._light.close()
         self._needles.close()
 
     def coverage(self, spec: GoldSpec) -> Coverage:

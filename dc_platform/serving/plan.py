@@ -56,15 +56,24 @@ class Plan:
         return bool(self.files) and not self.silver.paths and not tail
 
     @cached_property
-    def files(self) -> list[str]:
-        """The files of gold that have hours of the range."""
+    def _near(self) -> Snapshot:
         snapshot = self.gold.snapshot
         if not snapshot.paths:
-            return []
+            return snapshot
         days = snapshot.actions["partition.hour_date"].cast(pa.int32()).to_numpy()
         first, last = (self.hours[0] // 24, -(-self.hours[1] // 24))
-        near = (days >= first) & (days < last)
-        return [path for path, kept in zip(snapshot.paths, near, strict=True) if kept]
+        near = pa.array((days >= first) & (days < last))
+        return Snapshot(snapshot.version, snapshot.actions.filter(near), snapshot.root)
+
+    @property
+    def files(self) -> list[str]:
+        """The files of gold that have hours of the range."""
+        return self._near.paths
+
+    @property
+    def gold_rows(self) -> int:
+        """How many rows these have."""
+        return self._near.rows
 
     def sql(self, select: str, columns: str, conditions: Sequence[str], held: Held) -> str:
         """`select`, which names `events`, the events of the rest and of the tail, and `hours`, the rows

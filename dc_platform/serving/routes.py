@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+import anyio.to_thread
 import msgspec
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
@@ -15,6 +16,7 @@ from dc_platform.registry.tokens import Scope, TokenOwner
 from dc_platform.serving.answers import answer
 from dc_platform.serving.engine import Engine
 from dc_platform.serving.query import Query, whole
+from dc_platform.serving.readers import Readers
 from dc_platform.serving.refusals import KNOWN, refusal
 from dc_platform.serving.results import Format
 from dc_platform.serving.search import Search, SearchRequest
@@ -43,16 +45,29 @@ class AskedQuery(Query):
     as_of: int | str | None = Field(default=None, alias="asOf")
 
 
-@router.post("/query", dependencies=[InTurn])
-def post_query(query: AskedQuery, request: Request, reader: Reader) -> Response:
+@router.post("/query")
+async def post_query(query: AskedQuery, request: Request, reader: Reader) -> Response:
     """Filter, aggregate and group events: what is in Delta and what is still in Kafka, each once."""
     engine: Engine = request.app.state.engine
-    try:
-        view = view_as_of(request, query.as_of, reader.tenant_id)
-        content = answer(engine, view, query, tenant_id=reader.tenant_id)
-    except KNOWN as error:
-        raise refusal(error, bad=422) from error
-    return Response(_encode(content), media_type="application/json")
+    readers: Readers = request.app.state.readers
+    turns: Turns = request.app.state.turns
+    tenant_id = reader.tenant_id
+
+    def answered() -> bytes:
+        view = view_as_of(request, query.as_of, tenant_id)
+        return _encode(answer(engine, view, query, tenant_id=tenant_id))
+
+    content: bytes | None = None
+    async with turns.taken(tenant_id):
+        try:
+            if query.as_of is None:
+                view = current_view(request)
+                content = await readers.answer(view, query, tenant_id=tenant_id)
+            if content is None:
+                content = await anyio.to_thread.run_sync(answered)
+        except KNOWN as error:
+            raise refusal(error, bad=422) from error
+    return Response(content, media_type="application/json")
 
 
 @router.post("/search", dependencies=[InTurn])

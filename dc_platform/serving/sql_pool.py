@@ -1,14 +1,12 @@
 """The processes that run SQL of people: a warm one for each query, and SIGKILL for what does not end.
 
-They are forked from one that has loaded the code and does nothing else (multiprocessing's forkserver):
-a new one is there in 40 ms and takes 7 MB of its own. One is forked in advance. A tenant's are used
-again by this tenant only, so what a query might have made of its process reaches nobody else.
+One is forked in advance (`forks.py`). A tenant's are used again by this tenant only, so what a query
+might have made of its process reaches nobody else.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import shutil
 import signal
 import threading
@@ -21,20 +19,15 @@ import duckdb
 import msgspec
 
 from dc_platform.errors import PlatformError, RetriableError
+from dc_platform.serving.forks import Child
 from dc_platform.serving.instance import Bounds, remove_spilled, spill_name
 from dc_platform.serving.rows import Deadlines, QueryTimeoutError
 from dc_platform.serving.sql_worker import END, FRAME, KINDS, PART, Asked, Failure, work
 
 log = logging.getLogger(__name__)
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["dc_platform.serving.sql_worker"])
-# multiprocessing has one list of them, and looks at all of them without a lock.
-_CHILDREN = threading.Lock()
 # Processes that wait for their tenant's next query.
 _IDLE = 4
-# Longest wait for the end of one that has ended, or was killed: it may be at a disk that hangs.
-_END_SECONDS = 1.0
 # What a process takes beside DuckDB's memory: code, strings and lists of functions, a batch as text.
 _REST_MB = 512
 # After these the process is not used again.
@@ -56,39 +49,17 @@ class Worker:
     def __init__(self, bounds: Bounds) -> None:
         self.tenant_id: str | None = None
         self._temporary = bounds.temporary
-        self.connection, theirs = _FORKS.Pipe()
-        memory = (bounds.memory_mb + _REST_MB) * 2**20
-        self._process = _FORKS.Process(target=work, args=(theirs, bounds, memory), daemon=True)
-        try:
-            with _CHILDREN:
-                self._process.start()
-        except (OSError, EOFError) as error:
-            raise RetriableError(f"no process could be started for the query: {error}") from error
-        finally:
-            theirs.close()
+        self.process = Child(work, bounds, (bounds.memory_mb + _REST_MB) * 2**20)
+        self.connection = self.process.connection
 
     @property
     def waits(self) -> bool:
         """Whether it waits for a query: it says nothing and has not ended."""
         return not self.connection.poll()
 
-    def kill(self) -> None:
-        """End it now; from any thread."""
-        with _CHILDREN:
-            if self._process.is_alive():
-                self._process.kill()
-
-    def exit_code(self) -> int | None:
-        """How one ended that has: the negative number of a signal; None when nobody knows yet."""
-        with _CHILDREN:
-            self._process.join(_END_SECONDS)
-        return self._process.exitcode
-
     def end(self) -> None:
         """End it, and remove what it has left."""
-        self.kill()
-        self.exit_code()
-        self.connection.close()
+        self.process.end()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
 
@@ -109,7 +80,7 @@ class Running:
             # The process may run somebody else's.
             if not self._over:
                 self._killed = True
-                self._worker.kill()
+                self._worker.process.kill()
 
     def expire(self) -> None:
         """Its time is over."""
@@ -148,7 +119,7 @@ class Running:
         except (EOFError, OSError) as error:
             if self._expired:
                 raise QueryTimeoutError(self._deadlines.seconds) from error
-            raise QueryDiedError(_death(self._worker.exit_code())) from error
+            raise QueryDiedError(_death(self._worker.process.exit_code())) from error
         finally:
             self._deadlines.end(self)
 
@@ -188,7 +159,7 @@ class Workers:
             waiting = [*self._idle, *([self._spare] if self._spare else [])]
             self._idle, self._spare = [], None
             for worker in self._running:
-                worker.kill()
+                worker.process.kill()
         for worker in waiting:
             worker.end()
 

@@ -10,25 +10,18 @@ JSON), and . the end. Nothing that comes from here is unpickled.
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import parent_process
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
 import pyarrow as pa
 
-from dc_platform.priority import BEHIND, step_back
+from dc_platform.serving.forks import settle
 from dc_platform.serving.guard import RefusedError
 from dc_platform.serving.instance import Bounds, bounded, lock
-from dc_platform.serving.limits import keep_below
 from dc_platform.serving.results import WRITERS, Format, Limited
 from dc_platform.serving.rows import Rows
 from dc_platform.serving.sketch_functions import create_functions
@@ -72,7 +65,7 @@ class Failure(msgspec.Struct):
 
 def work(connection: Connection, bounds: Bounds, memory: int) -> None:
     """Answer queries until the other side closes the connection; `memory`: bytes of this process."""
-    _bound(memory)
+    settle(memory)
     instance = bounded(bounds)
     create_functions(instance)
     lock(instance, bounds)
@@ -80,27 +73,6 @@ def work(connection: Connection, bounds: Bounds, memory: int) -> None:
     with suppress(EOFError, ConnectionError):
         while True:
             _answer(connection, instance, connection.recv())
-
-
-def _bound(memory: int) -> None:
-    keep_below(memory)
-    # Ctrl-C goes to all of a terminal's processes; this one is ended by its parent.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Where processors are short, what lands and the tail come first.
-    step_back(BEHIND)
-    # People's rows are not left in a file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):
-        # Where memory is short this is what has to go (Linux).
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _answer(connection: Connection, instance: duckdb.DuckDBPyConnection, asked: Asked) -> None:

@@ -32,6 +32,13 @@ COLUMNS = ", ".join(SCHEMA.names)
 NOTHING = Held()
 
 
+def with_events(events: str, sql: str) -> str:
+    """SQL over the relation `events`, a SELECT: as a name of WITH, for a view is bound twice and takes
+    0.6 ms to make.
+    """
+    return f"with events as not materialized ({events}) {sql}"
+
+
 @dataclass(frozen=True)
 class Apart:
     """Files of which all rows that a query can match are in `relation`, which is registered; it has a

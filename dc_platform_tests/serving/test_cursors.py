@@ -1,11 +1,10 @@
-"""Two instances: one thread for light queries, all threads for the others; the answers are the same."""
+"""Cursors of an instance of DuckDB: it begins anew after an error of its own, and spills apart."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,105 +13,44 @@ import pytest
 
 from dc_platform.serving.cursors import Cursors
 from dc_platform.serving.instance import remove_spilled
-from dc_platform_tests.helpers.events import NOW
+from dc_platform.serving.light import Light
+from dc_platform.serving.view import View
 from dc_platform_tests.helpers.records import block
 from dc_platform_tests.helpers.serving import SPILLING, Served, view
 from dc_platform_tests.serving.conftest import lines
-from dc_platform_tests.stack.harness import wait_for
-
-PLAIN = "count(*)"
-# What reads a payload.
-OF_PAYLOAD = "count(payload)"
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Served:
-    """Three events in silver, which are in memory, and two in the tail."""
-    served = Served(tmp_path, query_threads=3)
+    """Three events in silver and two in the tail."""
+    served = Served(tmp_path, query_memory_mb=64, query_threads=2)
     served.view = view(served.lake, [block(lines(0, 3))], [[block(lines(3, 5), 1)]])
-    wait_for(lambda: asked(served) == (1, 5))
     return served
 
 
-def asked(
-    served: Served, what: str = PLAIN, span: tuple[int | None, int | None] = (None, None)
-) -> tuple[int, int]:
-    """Threads of the instance that counts, and what it has counted."""
+def count(cursors: Cursors, seen: View) -> int:
+    with cursors.on(seen) as (cursor, held):
+        sql = f"select count(*) from ({seen.union_sql(held=held)})"
+        [(found,)] = cursor.execute(sql).fetchall()
+        return int(found)
+
+
+def test_an_error_of_duckdbs_own_ends_nothing_but_its_query(served: Served) -> None:
+    own = served.engine._cursors
     assert served.view is not None
-    table = served.engine.run_on_events(
-        f"select current_setting('threads')::integer as threads, {what} as n from events",
-        served.view,
-        tenant_id="default",
-        parameters={},
-        from_us=span[0],
-        to_us=span[1],
-    )
-    return table["threads"][0].as_py(), table["n"][0].as_py()
-
-
-def test_light_queries_have_one_thread(served: Served) -> None:
-    assert asked(served, OF_PAYLOAD) == (3, 5)
-    assert served.view is not None
-    # What was deleted since may be told by the payload.
-    hidden = "event_id = 'none' or payload like '%none%'"
-    served.view = replace(served.view, hidden=hidden)
-    assert asked(served) == (3, 5)
-
-
-def test_only_rows_of_the_range_need_be_in_memory(served: Served) -> None:
-    served.engine._light.recent.close()
-    tail = served.view
-    assert tail is not None
-    # A file, and then a chunk, that only the other instance gets.
-    later = view(served.lake, [block(lines(100, 103), 1)], [[block(lines(200, 202), 9)]])
-    served.view = replace(tail, silver=later.silver)
-    assert asked(served) == (3, 8)
-    assert asked(served, span=(None, (NOW + 50_000) * 1000)) == (1, 5)
-    served.view = replace(tail, chunks=(*tail.chunks, *later.chunks))
-    assert asked(served) == (3, 7)
-
-
-def test_a_spilled_tail_has_all(tmp_path: Path) -> None:
-    served = Served(tmp_path, query_threads=3)
-    chunks = [[block(lines(3, 5), 1)]]
-    served.view = view(served.lake, [block(lines(0, 3))], chunks, spill=served.tail_directory)
-    files = len(served.view.silver.paths)
-    with served.engine._light.holding(served.view, None, None):
-        pass
-    wait_for(lambda: len(served.engine._light.recent._table.files) == files)
-    assert asked(served) == (3, 5)
-
-
-def test_what_one_thread_has_no_memory_for_the_other_answers(tmp_path: Path) -> None:
-    served = Served(tmp_path, query_memory_mb=64, query_threads=2)
-    served.view = view(served.lake, [block(lines(0, 3))])
-    wait_for(lambda: asked(served) == (1, 3))
-    assert asked(served, f"max(({SPILLING}))") == (2, 1_000_000)
-    assert asked(served) == (1, 3)
-
-
-@pytest.mark.parametrize("light", [False, True])
-def test_an_error_of_duckdbs_own_ends_nothing_but_its_query(served: Served, *, light: bool) -> None:
-    engine = served.engine
-    assert served.view is not None
-    both = (engine._light, engine._cursors)
-    failing = both[0 if light else 1]
-    before = [each.recent for each in both]
-    opened = failing.on(served.view)
+    before = own.recent
+    opened = own.on(served.view)
     with pytest.raises(duckdb.FatalException), opened:
         raise duckdb.FatalException("the database has been invalidated")
-    kept = [each.recent is old for each, old in zip(both, before, strict=True)]
-    assert kept == [not light, light]
-    assert asked(served, OF_PAYLOAD) == (3, 5)
-    wait_for(lambda: asked(served) == (1, 5))
-    for each in both:
-        with pytest.raises(duckdb.Error):
-            each.recent.instance.execute("set enable_external_access = true")
+    assert own.recent is not before
+    assert count(own, served.view) == 5
+    with pytest.raises(duckdb.Error):
+        own.recent.instance.execute("set enable_external_access = true")
 
 
-def test_no_two_instances_spill_to_one_directory(tmp_path: Path) -> None:
-    served = Served(tmp_path, query_memory_mb=64, query_threads=2)
+def test_no_two_instances_spill_to_one_directory(served: Served) -> None:
     own = served.engine._cursors
+    light = Light(served.settings, served.lake)
 
     def directory(of: Cursors) -> Path:
         sql = "select current_setting('temp_directory')"
@@ -124,7 +62,7 @@ def test_no_two_instances_spill_to_one_directory(tmp_path: Path) -> None:
         before = directory(own)
         with pytest.raises(duckdb.FatalException), own.on():
             raise duckdb.FatalException("the database has been invalidated")
-        assert len({before, directory(own), directory(served.engine._light)}) == 3
+        assert len({before, directory(own), directory(light.cursors)}) == 3
         for cursor in (old, own.recent.instance):
             assert cursor.execute(SPILLING).fetchall() == [(1_000_000,)]
     with served.engine.run_own(SPILLING, {}) as cursor:

@@ -55,7 +55,7 @@ def ask(workers: Workers, sql: str = "select 1 as n", tenant: str = "a") -> str:
 
 
 def pid_of(running: Running) -> int:
-    pid = running._worker._process.pid
+    pid = running._worker.process.pid
     assert pid is not None
     return pid
 
