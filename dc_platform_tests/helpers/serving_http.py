@@ -21,6 +21,7 @@ from dc_platform.registry.tokens import Scope, Tokens
 from dc_platform.serving import monitoring
 from dc_platform.serving.app import add_routes
 from dc_platform.serving.past import Past
+from dc_platform.serving.readers import Readers
 from dc_platform.serving.turns import Turns
 from dc_platform_tests.helpers.serving import Served
 from dc_platform_tests.stack.harness import free_ports, wait_for
@@ -40,6 +41,8 @@ class Door:
         self.monitoring = monitoring.Monitoring(served.engine, self.sources)
         self.app = FastAPI()
         self.app.state.engine = served.engine
+        # None: the engine answers.
+        self.app.state.readers = Readers(served.settings, 0)
         self.app.state.search = served.search
         self.app.state.tail = self.tail
         self.app.state.lake_uri = served.lake.uri

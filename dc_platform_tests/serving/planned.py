@@ -21,6 +21,7 @@ from dc_platform.lake.table import LakeTable
 from dc_platform.registry.metrics import MetricChanges
 from dc_platform.serving.answers import answer
 from dc_platform.serving.chunks import Chunk
+from dc_platform.serving.light import HeavyQueryError, Light
 from dc_platform.serving.metrics import datapoints
 from dc_platform.serving.query import Query
 from dc_platform.serving.view import View
@@ -64,6 +65,9 @@ class Planned:
         self.served = Served(directory / "served", **settings)
         self.lake = self.served.lake
         self.lake.ensure(SILVER_EVENTS)
+        self.light = Light(self.served.settings, self.lake)
+        # How many queries were light.
+        self.lights = 0
         self.plain = Served(
             directory / "plain", lake_uri=self.served.settings.lake, query_cache_mb=0
         )
@@ -105,7 +109,19 @@ class Planned:
         for found in (planned, plain):
             found.pop("executionTime")
         assert planned == plain, (query, steps)
+        self._light_agrees(view, tenant, query, plain)
         return {who for step in steps for who in step["answeredBy"]}
+
+    def _light_agrees(
+        self, view: View, tenant: str, query: dict[str, Any], plain: dict[str, Any]
+    ) -> None:
+        try:
+            light = answer(self.light, view, Query.model_validate(query), tenant_id=tenant)
+        except HeavyQueryError:
+            return
+        light.pop("executionTime")
+        assert light == plain, query
+        self.lights += 1
 
     def metrics_agree(self, view: View, metric: DefinedMetric, **asked: Any) -> set[str]:
         """The same of datapoints."""

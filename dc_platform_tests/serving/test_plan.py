@@ -84,6 +84,24 @@ def test_whole_hours_come_from_gold_and_edges_from_silver(planned: Planned) -> N
     ]
 
 
+def test_what_gold_alone_answers_by_source_is_light(planned: Planned) -> None:
+    asked = {"aggregations": [{"function": "COUNT", "groupBy": ["sourceId"]}], **span(0, 3)}
+    assert planned.agree(planned.view(), **asked) == {GOLD}
+    assert planned.agree(planned.view(), **asked, filters=[_of("source-1")]) == {GOLD}
+    assert planned.lights == 2
+    # Of others the engine has the hours in memory, and rows that are in no memory it reads with all
+    # threads.
+    assert planned.agree(planned.view(), aggregations=[BY_HOUR], **span(0, 3)) == {GOLD}
+    assert planned.agree(planned.view([at(20, 1.5)]), **asked) == {GOLD, TAIL}
+    land(planned.lake, [at(10, 1.2)])
+    assert planned.agree(planned.view(), **asked) == {GOLD, SILVER}
+    assert planned.lights == 2
+
+
+def _of(source_id: str) -> dict[str, Any]:
+    return {"field": "sourceId", "operator": "=", "value": source_id}
+
+
 def test_an_hour_that_a_commit_touched_comes_from_silver(planned: Planned) -> None:
     asked = {"aggregations": [BY_HOUR]}
     land(planned.lake, [at(10, 1.2)])

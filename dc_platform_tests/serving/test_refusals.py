@@ -107,7 +107,6 @@ def test_a_store_that_is_away_is_503(
         raise StoreUnavailableError("reading the log: disk on fire\nmore")
 
     monkeypatch.setattr(door.served.engine, "_cursors", SimpleNamespace(on=away))
-    monkeypatch.setattr(door.served.engine, "_light", SimpleNamespace(holding=away))
     monkeypatch.setattr(door.served.engine, "_workers", SimpleNamespace(running=away))
     body = {"sql": "select 1"} if path == "sql" else {}
     answer = request(door.app, "POST", f"/api/v1/{path}", headers=door.headers, json=body)
