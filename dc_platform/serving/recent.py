@@ -320,7 +320,7 @@ def _file_sql(path: str, lacking: Collection[str]) -> str:
 
 
 def _held(table: _Table, files: Mapping[str, tuple[int, int]], view: View) -> Held:
-    live = {path: files[path][0] for path in view.silver.paths if path in files}
+    live = {path: number for path, (number, _) in files.items() if path in view.silver.live}
     chunks = _in_memory(view)
     known = {c: found[0] for c in chunks if (found := table.chunks.get(c)) is not None}
     return Held(table.name, live, known, tail=bool(chunks) and len(known) == len(chunks))
