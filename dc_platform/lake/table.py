@@ -67,11 +67,6 @@ class Snapshot:
         """Absolute paths of the live files."""
         return [f"{self.root}/{path}" for path in self.actions["path"].to_pylist()]
 
-    @cached_property
-    def live(self) -> frozenset[str]:
-        """The same, to look for one."""
-        return frozenset(self.paths)
-
     def lacking(self, spec: TableSpec) -> frozenset[str]:
         """Absolute paths of the files of which the log does not say that they have all columns."""
         names = [f"null_count.{name}" for name in spec.added]

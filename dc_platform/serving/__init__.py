@@ -6,6 +6,10 @@ pile.py       all pieces of the tail, and its bounds
 chunks.py     pieces of the tail, in memory or spilled
 view.py       one moment of the union: a silver version, its border, the tail after it
 recent.py     the newest rows of silver, in memory
+readers.py, reader.py   the processes that answer light queries, and what goes on in one of them
+light.py      which queries these are, and their DuckDB
+mirror.py, wire.py   how views and queries get to them
+forks.py      processes that serving starts
 engine.py     DuckDB over a view, without files, network or settings for its users
 instance.py   instances of DuckDB that reach nothing else
 rows.py       the rows of a running query, and its time

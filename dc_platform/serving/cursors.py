@@ -15,9 +15,9 @@ from dataclasses import replace
 import duckdb
 
 from dc_platform.lake.table import Snapshot
-from dc_platform.serving.instance import Bounds, bounded, lock, spill_name
+from dc_platform.serving.instance import Bounds, bounded, is_the_end, lock, spill_name
 from dc_platform.serving.recent import Held, RecentRows
-from dc_platform.serving.view import NOTHING, View
+from dc_platform.serving.view import NOTHING, Few, View
 
 log = logging.getLogger(__name__)
 
@@ -44,27 +44,27 @@ class Cursors:
         """A cursor, and what of a view, and of `hourly`, a version of gold.events_hourly, is in memory;
         the rest of the view's tail is `tail`.
         """
-        recent = self.recent
+        recent = self._whole()
         with self._cursor(recent) as cursor:
             if view is None:
                 yield cursor, NOTHING
                 return
             with recent.of(view, hourly) as held:
-                if not held.tail and view.tail_rows:
-                    cursor.register("tail", view.tail)
+                _register_tail(cursor, view, held)
                 yield cursor, held
 
     @contextmanager
     def holding(
-        self, view: View, from_us: int | None, to_us: int | None
+        self, view: View, from_us: int | None, to_us: int | None, *, but: Few
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Held] | None]:
-        """The same where all rows of a time range are in memory; else None."""
-        recent = self.recent
+        """The same where all rows of a time range are in memory, but for some; else None."""
+        recent = self._whole()
         with recent.of(view) as held:
-            if not view.is_held(from_us, to_us, held):
+            if not view.is_held(from_us, to_us, held, but):
                 yield None
                 return
             with self._cursor(recent) as cursor:
+                _register_tail(cursor, view, held)
                 yield cursor, held
 
     def close(self) -> None:
@@ -76,16 +76,26 @@ class Cursors:
         cursor = recent.instance.cursor()
         try:
             yield cursor
-        except (duckdb.InternalException, duckdb.FatalException) as error:
-            # DuckDB answers nothing any more after an error of its own.
-            with self._renewing:
-                if self.recent is recent:
-                    log.error("DuckDB begins anew after %s", error)
-                    self.recent = self._open()
-                    recent.close()
+        except duckdb.Error as error:
+            if is_the_end(error):
+                self._renew(recent, error)
             raise
         finally:
             cursor.close()
+
+    def _whole(self) -> RecentRows:
+        """The instance, another one where copying has ruined it."""
+        recent = self.recent
+        if recent.ruined is not None:
+            self._renew(recent, recent.ruined)
+        return self.recent
+
+    def _renew(self, recent: RecentRows, error: Exception) -> None:
+        with self._renewing:
+            if self.recent is recent:
+                log.error("DuckDB begins anew after %s", error)
+                self.recent = self._open()
+                recent.close()
 
     def _open(self) -> RecentRows:
         """A new instance, with its settings locked."""
@@ -95,3 +105,8 @@ class Cursors:
         recent = RecentRows(instance, memory_mb=self._recent_memory_mb, share=self._share)
         lock(instance, bounds)
         return recent
+
+
+def _register_tail(cursor: duckdb.DuckDBPyConnection, view: View, held: Held) -> None:
+    if not held.tail and view.tail_rows:
+        cursor.register("tail", view.tail)

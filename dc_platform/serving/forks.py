@@ -65,7 +65,9 @@ class Child:
     def end(self) -> None:
         """End it, and wait for that."""
         self.kill()
-        self.exit_code()
+        if self.exit_code() is not None:
+            # Its pipes, which would stay until the next collection of garbage.
+            self._process.close()
         self.connection.close()
 
 

@@ -20,6 +20,7 @@ import duckdb
 
 from dc_platform.lake.sql import sql_list
 from dc_platform.lake.table import Snapshot
+from dc_platform.serving.instance import is_the_end
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,10 @@ def copied(
     what: str,
     copy: Callable[[duckdb.DuckDBPyConnection], None],
     drop_old: Callable[[duckdb.DuckDBPyConnection], None],
+    end: Callable[[duckdb.Error], None],
 ) -> bool:
     """Whether rows could be copied into memory; where not, queries read the files. What is old goes in
-    either case.
+    either case. `end` is called when the instance is of no use any more.
     """
     done = False
     try:
@@ -74,6 +76,8 @@ def copied(
     except duckdb.Error as error:
         # A file that vacuum took meanwhile, or no memory.
         log.warning("%s: %s", what, error)
+        if is_the_end(error):
+            end(error)
     except Exception:
         log.exception(what)
     return done
@@ -90,8 +94,14 @@ class HeldHours:
     held by whoever writes into the attached database: no checkpoint passes while others do.
     """
 
-    def __init__(self, instance: duckdb.DuckDBPyConnection, writing: threading.Lock) -> None:
+    def __init__(
+        self,
+        instance: duckdb.DuckDBPyConnection,
+        writing: threading.Lock,
+        end: Callable[[duckdb.Error], None],
+    ) -> None:
         self._instance = instance
+        self._end = end
         self._writing = writing
         self._lock = threading.Lock()
         self._table = _Table(NO_HOURS)
@@ -144,6 +154,7 @@ class HeldHours:
                 "hours of gold",
                 lambda cursor: self._renew(cursor, gold),
                 self._drop_old,
+                self._end,
             )
         finally:
             with self._lock:

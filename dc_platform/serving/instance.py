@@ -66,6 +66,14 @@ def lock(instance: duckdb.DuckDBPyConnection, bounds: Bounds) -> None:
         instance.execute(statement)
 
 
+def is_the_end(error: duckdb.Error) -> bool:
+    """Whether DuckDB answers nothing any more: after an error of its own, and after a checkpoint of the
+    attached database for which there was no memory ("has been invalidated", an IO error).
+    """
+    own = duckdb.InternalException | duckdb.FatalException
+    return isinstance(error, own) or "has been invalidated" in str(error)
+
+
 def spill_name(kind: str) -> str:
     """A name for the directory of an instance. Two that spill to one read each other's blocks."""
     return f"{kind}-{os.getpid()}-{next(_NUMBERS)}"

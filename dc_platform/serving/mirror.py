@@ -6,6 +6,7 @@ another one, the numbers of its chunks, and the rows of those that are new.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Mapping
 from itertools import count
@@ -51,39 +52,58 @@ class Change(NamedTuple):
     up_to_ms: int
 
 
+class Packer:
+    """Packs each chunk once, for all who get it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pieces: weakref.WeakKeyDictionary[Chunk, Piece] = weakref.WeakKeyDictionary()
+        self._numbers = count(1)
+
+    def piece(self, chunk: Chunk) -> Piece:
+        """A chunk whose rows are in memory."""
+        with self._lock:
+            found = self._pieces.get(chunk)
+            if found is None:
+                rows = _packed(whole(chunk.table, SCHEMA))
+                found = Piece(next(self._numbers), chunk.spans, chunk.facts, rows)
+                self._pieces[chunk] = found
+            return found
+
+
 class Sender:
     """What the other side has of the views."""
 
-    def __init__(self) -> None:
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
         self._view: weakref.ref[View] | None = None
         self._silver: weakref.ref[Snapshot] | None = None
-        self._sent: weakref.WeakKeyDictionary[Chunk, int] = weakref.WeakKeyDictionary()
-        self._numbers = count(1)
+        self._numbers: frozenset[int] = frozenset()
 
     def has(self, view: View) -> bool:
         """Whether the other side has this view."""
         return self._view is not None and self._view() is view
 
     def change(self, view: View) -> Change:
-        """What makes this view of the last one. All chunks of it are in memory."""
-        numbers, new = [], []
-        for chunk in view.chunks:
-            number = self._sent.get(chunk)
-            if number is None:
-                number = next(self._numbers)
-                rows = _packed(whole(chunk.table, SCHEMA))
-                new.append(Piece(number, chunk.spans, chunk.facts, rows))
-            numbers.append(number)
+        """What makes this view, whose chunks are all in memory, of the one that was sent last."""
+        pieces = [self._packer.piece(chunk) for chunk in view.chunks]
         silver = None
         if self._silver is None or self._silver() is not view.silver:
             files = view.silver
             silver = Silver(files.version, _packed(files.actions), files.root)
-        change = Change(silver, numbers, new, dict(view.border), view.complete, view.up_to_ms)
-        # The other side keeps no others.
-        self._sent.clear()
-        self._sent.update(zip(view.chunks, numbers, strict=True))
+        return Change(
+            silver,
+            [piece.number for piece in pieces],
+            [piece for piece in pieces if piece.number not in self._numbers],
+            dict(view.border),
+            view.complete,
+            view.up_to_ms,
+        )
+
+    def sent(self, view: View, change: Change) -> None:
+        """The other side gets it, and keeps no chunks of others."""
+        self._numbers = frozenset(change.chunks)
         self._view, self._silver = weakref.ref(view), weakref.ref(view.silver)
-        return change
 
 
 class Receiver:

@@ -26,12 +26,13 @@ from dc_platform.serving.forks import settle
 from dc_platform.serving.light import HeavyQueryError, Light
 from dc_platform.serving.mirror import Change, Receiver
 from dc_platform.serving.query import Query
+from dc_platform.serving.rows import QueryTimeoutError
 from dc_platform.serving.view import View
 from dc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
 
-DONE, NOT_LIGHT = b"D", b"N"
+DONE, NOT_LIGHT, TIMED_OUT = b"D", b"N", b"T"
 # The kind of an answer, hits and misses of the cache since the start, and the bytes that it takes.
 HEAD = struct.Struct("!cQQQ")
 _encode = msgspec.json.Encoder().encode
@@ -69,6 +70,8 @@ def _answer(light: Light, view: View, asked: Asked) -> bytes:
         kind = DONE
     except HeavyQueryError:
         pass
+    except QueryTimeoutError:
+        kind = TIMED_OUT
     except Exception as error:
         log.info("serving answers a query itself after %r", error)
     cache = light.answers

@@ -51,7 +51,7 @@ _ATTACH = "attach ':memory:' as recent (row_group_size 16384, compress true)"
 # Files of one statement: the first look at a lake has hundreds.
 _TOGETHER = 32
 # A tail of more rows is asked as the Arrow table that it is.
-_TAIL_ROWS = 100_000
+TAIL_ROWS = 100_000
 # Seconds of a pause after what failed; and of the work after which a pause gets no longer.
 _PAUSE = 1.0
 _MOST_WORK = 1 / 3
@@ -108,7 +108,9 @@ class RecentRows:
         self.instance = instance
         # Of who writes into the attached database: no checkpoint passes while others do.
         self._writing = threading.Lock()
-        self._hours = HeldHours(instance, self._writing)
+        # Why the instance is of no use any more.
+        self.ruined: duckdb.Error | None = None
+        self._hours = HeldHours(instance, self._writing, self._ruin)
         self._lock = threading.Lock()
         instance.execute(_ATTACH)
         self._tables = 0
@@ -184,7 +186,7 @@ class RecentRows:
                 return False
         begun = time.monotonic()
         take = partial(self._take, view=view)
-        done = copied(self.instance, "recent rows", take, self._drop_old)
+        done = copied(self.instance, "recent rows", take, self._drop_old, self._ruin)
         del view, take
         spent = time.monotonic() - begun
         self._closed.wait(self._rest * min(_MOST_WORK, spent) if done else _PAUSE)
@@ -193,10 +195,13 @@ class RecentRows:
             self._seen = None
         return True
 
+    def _ruin(self, error: duckdb.Error) -> None:
+        self.ruined = error
+
     def _take(self, cursor: duckdb.DuckDBPyConnection, view: View) -> None:
         wanted = young(view.silver, self._bytes)
         chunks = _in_memory(view)
-        if sum(chunk.rows for chunk in chunks) > _TAIL_ROWS:
+        if sum(chunk.rows for chunk in chunks) > TAIL_ROWS:
             chunks = []
         table = self._table
         before = (table, table.used)
@@ -320,7 +325,7 @@ def _file_sql(path: str, lacking: Collection[str]) -> str:
 
 
 def _held(table: _Table, files: Mapping[str, tuple[int, int]], view: View) -> Held:
-    live = {path: number for path, (number, _) in files.items() if path in view.silver.live}
+    live = {path: number for path, (number, _) in files.items() if path in view.paths}
     chunks = _in_memory(view)
     known = {c: found[0] for c in chunks if (found := table.chunks.get(c)) is not None}
     return Held(table.name, live, known, tail=bool(chunks) and len(known) == len(chunks))

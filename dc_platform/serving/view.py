@@ -40,6 +40,14 @@ def with_events(events: str, sql: str) -> str:
 
 
 @dataclass(frozen=True)
+class Few:
+    """At most so many files, with so many rows."""
+
+    files: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Apart:
     """Files of which all rows that a query can match are in `relation`, which is registered; it has a
     view's columns, and rows of all tenants.
@@ -71,6 +79,11 @@ class View:
         if not tables:
             return SCHEMA.empty_table()
         return pa.concat_tables([whole(t, SCHEMA) for t in tables])
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """Silver's files."""
+        return frozenset(self.silver.paths)
 
     def where(self, tenant_id: str) -> str:
         """The clause that leaves a tenant its rows."""
@@ -155,12 +168,14 @@ class View:
         kept = self.silver.near("event_time", [range_of(from_us, to_us)])
         return [paths[n] for n in np.flatnonzero(kept)]
 
-    def is_held(self, from_us: int | None, to_us: int | None, held: Held) -> bool:
-        """Whether all rows that may be of a time range are `held`."""
-        chunks = self._chunks(from_us, to_us)
-        if chunks and not (held.tail and all(chunk.file is None for chunk in chunks)):
+    def is_held(self, from_us: int | None, to_us: int | None, held: Held, but: Few) -> bool:
+        """Whether all rows that may be of a time range are in memory, in `held` or as chunks, but for
+        those of a few files of silver.
+        """
+        if any(chunk.file is not None for chunk in self._chunks(from_us, to_us)):
             return False
-        return all(path in held.paths for path in self.near(from_us, to_us))
+        rest = [path for path in self.near(from_us, to_us) if path not in held.paths]
+        return not rest or (len(rest) <= but.files and self.silver.rows_of(rest) <= but.rows)
 
     def _files(self, paths: Sequence[str], held: Held, chunks: Sequence[Chunk] = ()) -> list[str]:
         """SELECTs of the rows of files, and of chunks that are held."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -18,6 +19,7 @@ from dc_platform.serving.view import View
 from dc_platform_tests.helpers.records import block
 from dc_platform_tests.helpers.serving import SPILLING, Served, view
 from dc_platform_tests.serving.conftest import lines
+from dc_platform_tests.stack.harness import wait_for
 
 
 @pytest.fixture
@@ -46,6 +48,36 @@ def test_an_error_of_duckdbs_own_ends_nothing_but_its_query(served: Served) -> N
     assert count(own, served.view) == 5
     with pytest.raises(duckdb.Error):
         own.recent.instance.execute("set enable_external_access = true")
+
+
+@pytest.mark.parametrize("what", ["recent rows", "hours of gold"])
+def test_a_checkpoint_that_ruined_the_newest_rows_is_no_end(
+    served: Served, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    own = served.engine._cursors
+    seen = served.view
+    assert seen is not None
+    before = own.recent
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise duckdb.IOException('IO Error: Database "recent" has been invalidated')
+
+    of = before if what == "recent rows" else before._hours
+    monkeypatch.setattr(of, "_take" if of is before else "_renew", failing)
+    assert count(own, seen) == 5
+    with own.on(seen, seen.silver):
+        pass
+    wait_for(lambda: before.ruined is not None)
+    assert count(own, seen) == 5
+    assert own.recent is not before
+    # Or a query is the first that it happens to.
+    before = own.recent
+    with pytest.raises(duckdb.IOException), own.on(seen):
+        failing()
+    assert own.recent is not before
+    with pytest.raises(duckdb.IOException), own.on(seen):
+        raise duckdb.IOException("No such file")
+    assert count(own, seen) == 5
 
 
 def test_no_two_instances_spill_to_one_directory(served: Served) -> None:
@@ -84,6 +116,7 @@ def test_what_killed_processes_spilled_goes(tmp_path: Path) -> None:
 _LOOKS_FOR = """
 import sys
 from pathlib import Path
+from typing import Any
 from dc_platform.serving.instance import Bounds, bounded
 
 class Noted:

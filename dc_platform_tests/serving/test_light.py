@@ -13,6 +13,7 @@ from dc_platform.contracts.gold import EVENTS_HOURLY
 from dc_platform.lake.table import Snapshot
 from dc_platform.serving.light import HeavyQueryError, Light
 from dc_platform.serving.recent import Held
+from dc_platform.serving.view import Few
 from dc_platform_tests.helpers.events import NOW
 from dc_platform_tests.helpers.records import block
 from dc_platform_tests.helpers.serving import SPILLING, Served, view
@@ -78,13 +79,34 @@ def test_only_rows_of_the_range_need_be_in_memory(light: Light, served: Served) 
     light.cursors.recent.close()
     before = served.view
     assert before is not None
-    # A file, and then a chunk, that it does not get.
-    later = view(served.lake, [block(lines(100, 103), 1)], [[block(lines(200, 202), 9)]])
-    served.view = replace(before, silver=later.silver)
+    near = (None, (NOW + 50_000) * 1000)
+    # Files that it does not get: a few are those that have just landed.
+    for number in range(1, 6):
+        start = number * 100
+        later = view(served.lake, [block(lines(start, start + 3), number)])
+        served.view = replace(before, silver=later.silver)
+        assert asked(light, served) == (5 + 3 * number if number <= 4 else None)
+        assert asked(light, served, span=near) == 5
+
+
+def test_many_rows_that_have_just_landed_are_not_light(
+    light: Light, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light.cursors.recent.close()
+    served.view = view(served.lake, [block(lines(100, 103), 1)])
+    monkeypatch.setattr("dc_platform.serving.light._NEW", Few(files=4, rows=3))
+    assert asked(light, served) == 6
+    monkeypatch.setattr("dc_platform.serving.light._NEW", Few(files=4, rows=2))
     assert asked(light, served) is None
-    assert asked(light, served, span=(None, (NOW + 50_000) * 1000)) == 5
+
+
+def test_chunks_that_have_just_come_are_in_memory_as_they_are(light: Light, served: Served) -> None:
+    light.cursors.recent.close()
+    before = served.view
+    assert before is not None
+    later = view(served.lake, [], [[block(lines(200, 202), 9)]])
     served.view = replace(before, chunks=(*before.chunks, *later.chunks))
-    assert asked(light, served) is None
+    assert asked(light, served) == 7
 
 
 def test_a_spilled_tail_is_not_in_memory(light: Light, served: Served) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dc_platform.serving.mirror import Change, Receiver, Sender
+from dc_platform.serving.mirror import Change, Packer, Receiver, Sender
 from dc_platform.serving.view import View
 from dc_platform_tests.helpers.records import block
 from dc_platform_tests.helpers.serving import Served, view
@@ -19,6 +19,8 @@ def over(sender: Sender, receiver: Receiver, seen: View) -> Change:
     """What goes over; holds that the other side has the same view."""
     assert not sender.has(seen)
     change = sender.change(seen)
+    assert not sender.has(seen)
+    sender.sent(seen, change)
     assert sender.has(seen)
     found = receiver.take(pickle.loads(pickle.dumps(change)))
     assert found is receiver.view
@@ -39,7 +41,7 @@ def over(sender: Sender, receiver: Receiver, seen: View) -> Change:
 
 def test_only_what_is_new_goes_over(tmp_path: Path) -> None:
     served = Served(tmp_path)
-    sender, receiver = Sender(), Receiver()
+    sender, receiver = Sender(Packer()), Receiver()
     first = view(served.lake, [block(lines(0, 3))], [[block(lines(3, 5), 1)]])
     change = over(sender, receiver, first)
     assert change.silver is not None
@@ -62,7 +64,7 @@ def test_only_what_is_new_goes_over(tmp_path: Path) -> None:
     change = over(sender, receiver, replace(both, silver=landed.silver, chunks=more.chunks))
     assert change.silver is not None
     assert not change.new
-    # What went is not known any more.
+    # What went is not there any more, and goes over again.
     change = over(sender, receiver, replace(both, silver=landed.silver))
     assert len(change.new) == 1
 
@@ -74,7 +76,7 @@ def test_of_a_cut_chunk_only_its_rows_go_over(tmp_path: Path) -> None:
     cut = chunk.above({0: 1, 1: 1})
     assert cut is not None
     assert cut.rows == 2
-    sender, receiver = Sender(), Receiver()
+    sender, receiver = Sender(Packer()), Receiver()
     change = over(sender, receiver, replace(seen, chunks=(cut,)))
     assert len(change.new[0].rows) < 20_000
     assert pa.ipc.open_stream(change.new[0].rows).read_all().num_rows == 2

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
@@ -177,7 +180,7 @@ def test_one_that_is_killed_is_replaced(served: Served) -> None:
             for pid in first:
                 os.kill(pid, signal.SIGSTOP)
             asked = [asyncio.ensure_future(ask(readers, seen)) for _ in range(4)]
-            await until(lambda: sum(len(r.wire.waiting) for r in readers._readers) == 4)
+            await until(lambda: [r.asked for r in readers._readers] == [2, 2])
             for pid in first:
                 os.kill(pid, signal.SIGKILL)
             # Serving answers these itself.
@@ -192,18 +195,175 @@ def test_one_that_is_killed_is_replaced(served: Served) -> None:
 
 
 def test_one_that_hangs_is_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dc_platform.serving.readers._GRACE_SECONDS", -19.0)
-
     async def scenario(seen: View) -> None:
         async with running(served, count=1) as readers:
             await ready(readers, seen)
             [pid] = pids(readers)
             os.kill(pid, signal.SIGSTOP)
+            monkeypatch.setattr("dc_platform.serving.readers._GRACE_SECONDS", -19.0)
             with pytest.raises(QueryTimeoutError):
                 await ask(readers, seen)
+            monkeypatch.undo()
             await until(lambda: not psutil.pid_exists(pid))
             await until(lambda: len(readers._readers) == 1)
             await ready(readers, seen)
+
+    assert served.view is not None
+    asyncio.run(scenario(served.view))
+
+
+def test_one_that_does_not_read_is_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dc_platform.serving.readers._UNREAD_SECONDS", 0.2)
+
+    async def scenario(seen: View) -> None:
+        async with running(served) as readers:
+            await ready(readers, seen)
+            hangs = readers._readers[0]
+            pid = hangs.child.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            # It is shown views and never asked.
+            hangs.asked = 1000
+            most = 0
+            async with asyncio.timeout(30):
+                while hangs in readers._readers:
+                    table = pa.concat_tables([seen.tail] * 500)
+                    chunk = replace(seen.chunks[0], table=table, rows=len(table))
+                    assert await ask(readers, replace(seen, chunks=(chunk,))) is not None
+                    most = max(most, hangs.wire.unread)
+                    await asyncio.sleep(0.02)
+            assert most < 3 * len(pickle.dumps(table))
+            await until(lambda: not psutil.pid_exists(pid) and len(readers._readers) == 2)
+
+    assert served.view is not None
+    asyncio.run(scenario(served.view))
+
+
+def test_after_a_message_that_did_not_go_out_nobody_gets_anothers_answer(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(seen: View) -> None:
+        async with running(served, count=1) as readers:
+            await ready(readers, seen)
+            later = replace(seen, complete=False, up_to_ms=7)
+            for failing in (seen, later):
+                [reader] = readers._readers
+                transport = reader.wire._transport
+                assert transport is not None
+
+                def no_memory(_parts: Any) -> None:
+                    raise MemoryError
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(
+                        reader.wire,
+                        "_transport",
+                        SimpleNamespace(
+                            writelines=no_memory,
+                            abort=transport.abort,
+                            is_closing=transport.is_closing,
+                            get_write_buffer_size=lambda: 0,
+                        ),
+                    )
+                    assert await ask(readers, failing) is None
+                await until(lambda gone=reader: readers._readers not in ([], [gone]))
+                await ready(readers, seen)
+                found = await ask(readers, later)
+                assert (found["totalCount"], found["complete"]) == (5, False)
+
+    assert served.view is not None
+    asyncio.run(scenario(served.view))
+
+
+def test_who_comes_while_a_view_goes_over_is_spread(served: Served) -> None:
+    async def scenario(seen: View) -> None:
+        async with running(served) as readers:
+            await ready(readers, seen)
+            asked = [asyncio.ensure_future(ask(readers, replace(seen))) for _ in range(8)]
+            await asyncio.sleep(0)
+            assert [reader.asked for reader in readers._readers] == [4, 4]
+            assert None not in await asyncio.gather(*asked)
+
+    assert served.view is not None
+    asyncio.run(scenario(served.view))
+
+
+def test_nobody_stands_behind_a_long_query(served: Served) -> None:
+    async def scenario(seen: View) -> None:
+        async with running(served, count=1) as readers:
+            await ready(readers, seen)
+            [pid] = pids(readers)
+            os.kill(pid, signal.SIGSTOP)
+            first = asyncio.ensure_future(ask(readers, seen))
+            await until(lambda: readers._readers[0].wire.waits > 0.05)
+            assert await ask(readers, seen) is None
+            os.kill(pid, signal.SIGCONT)
+            assert await first is not None
+            assert await ask(readers, seen) is not None
+
+    assert served.view is not None
+    asyncio.run(scenario(served.view))
+
+
+def test_a_query_that_takes_too_long_there_does_not_begin_again(tmp_path: Path) -> None:
+    hasty = Served(tmp_path, query_timeout_seconds=1e-6)
+    seen = view(hasty.lake, [block(lines(0, 3))])
+
+    async def scenario() -> None:
+        async with running(hasty, count=1) as readers:
+            with pytest.raises(QueryTimeoutError):
+                await ask(readers, seen)
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_does_not_start_is_tried_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dc_platform.serving.readers._PAUSE_SECONDS", 0.05)
+    tried = 0
+
+    class Failing:
+        def __init__(self, *_: Any) -> None:
+            nonlocal tried
+            tried += 1
+            raise RuntimeError("can't start new thread")
+
+    async def scenario(seen: View) -> None:
+        readers = Readers(served.settings, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("dc_platform.serving.readers.Child", Failing)
+            readers.start()
+            await until(lambda: tried == 3)
+            # Each pause is twice as long.
+            assert readers._pause >= 0.2
+        await until(lambda: len(readers._readers) == 1)
+        await ready(readers, seen)
+        await readers.close()
+
+    assert served.view is not None
+    asyncio.run(scenario(served.view))
+
+
+def test_what_cannot_go_over_serving_answers(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(seen: View) -> None:
+        async with running(served, count=1) as readers:
+            await ready(readers, seen)
+            deep: Any = 1
+            for _ in range(600):
+                deep = [deep]
+            conditions = [{"field": "eventType", "operator": "=", "value": deep}]
+            assert await ask(readers, seen, {"filters": conditions, **COUNT}) is None
+            with monkeypatch.context() as patch:
+                failing = SimpleNamespace(change=lambda _: 1 / 0, has=lambda _: False)
+                patch.setattr(readers._readers[0], "_sender", failing)
+                assert await ask(readers, seen) is None
+            # More bytes than it may hold.
+            heavy = replace(seen.chunks[0], bytes=2**25 + 1)
+            assert await ask(readers, replace(seen, chunks=(heavy,))) is None
+            assert await ask(readers, seen) is not None
 
     assert served.view is not None
     asyncio.run(scenario(served.view))
