@@ -37,8 +37,8 @@ _PAUSE_SECONDS, _MOST_SECONDS = 1.0, 60.0
 _LIVED_SECONDS = 30.0
 # Beyond the time of a query, which the process heeds.
 _GRACE_SECONDS = 5.0
-# A query does not stand behind one that takes longer: serving has a thread for it.
-_QUEUE_SECONDS = 0.05
+# No query stands behind one that takes longer: serving has a thread for it.
+_LONG_SECONDS = 0.1
 # One that does not read for so long hangs.
 _UNREAD_SECONDS = 5.0
 _FIELDS = set(Query.model_fields)
@@ -143,7 +143,7 @@ class Readers:
         for other in self._readers:
             if other is not reader and not other.has(view):
                 self._keep(other.show(view))
-        if reader is None or reader.wire.waits > _QUEUE_SECONDS:
+        if reader is None or reader.wire.works > _LONG_SECONDS:
             return None
         seconds = self._settings.query_timeout_seconds
         try:

@@ -6,15 +6,10 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
 # multiprocessing's framing of messages below 2 GiB.
 _LENGTH = struct.Struct("!i")
-
-
-class _Waiting(NamedTuple):
-    future: asyncio.Future[bytes | None]
-    since: float
 
 
 class Wire(asyncio.Protocol):
@@ -26,7 +21,9 @@ class Wire(asyncio.Protocol):
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[asyncio.Future[bytes | None]] = deque()
+        # When the process began with the first of them.
+        self._begun = 0.0
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,6 +41,7 @@ class Wire(asyncio.Protocol):
                 return
             message = bytes(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
+            self._begun = self._loop.time()
             _answered(self._waiting.popleft(), message)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -64,9 +62,9 @@ class Wire(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     @property
-    def waits(self) -> float:
-        """For how many seconds the first of those that wait has waited."""
-        return self._loop.time() - self._waiting[0].since if self._waiting else 0.0
+    def works(self) -> float:
+        """For how many seconds the process has been at one question."""
+        return self._loop.time() - self._begun if self._waiting else 0.0
 
     def send(self, message: bytes) -> None:
         """Tell what has no answer. A failure is the end: nobody knows what has gone over."""
@@ -81,7 +79,9 @@ class Wire(asyncio.Protocol):
         """The answer to come."""
         future: asyncio.Future[bytes | None] = self._loop.create_future()
         self.send(message)
-        self._waiting.append(_Waiting(future, self._loop.time()))
+        if not self._waiting:
+            self._begun = self._loop.time()
+        self._waiting.append(future)
         return future
 
     def end(self) -> None:
@@ -90,6 +90,6 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
 
 
-def _answered(waiting: _Waiting, message: bytes | None) -> None:
-    if not waiting.future.done():
-        waiting.future.set_result(message)
+def _answered(future: asyncio.Future[bytes | None], message: bytes | None) -> None:
+    if not future.done():
+        future.set_result(message)

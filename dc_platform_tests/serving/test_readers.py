@@ -295,7 +295,7 @@ def test_nobody_stands_behind_a_long_query(served: Served) -> None:
             [pid] = pids(readers)
             os.kill(pid, signal.SIGSTOP)
             first = asyncio.ensure_future(ask(readers, seen))
-            await until(lambda: readers._readers[0].wire.waits > 0.05)
+            await until(lambda: readers._readers[0].wire.works > 0.1)
             assert await ask(readers, seen) is None
             os.kill(pid, signal.SIGCONT)
             assert await first is not None
