@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dc_platform.contracts.fields import Parameters
 from dc_platform.contracts.gold import EVENTS_HOURLY
@@ -36,14 +37,13 @@ def answer(engine: Engine | Light, view: View, query: Query, *, tenant_id: str) 
     total: int | None = None
     for statement in compiled.statements if query.limit else ():
         table = asked.table(statement)
+        total = _total(statement, table, query.limit) if total is None else total
         if table.num_rows > query.limit:
             table = table.slice(0, query.limit)
             content |= {"more": True} if query.aggregations else _next(table)
         elif not query.aggregations and query.cursor is None:
             # All events that match are on the page.
             total = table.num_rows
-        if table.num_columns > len(statement.columns) and table.num_rows and total is None:
-            total = table.column(table.num_columns - 1)[0].as_py()
         names = list(statement.columns)
         table = table.select(range(len(names))).rename_columns(names)
         for batch in table.to_batches():
@@ -155,6 +155,16 @@ class _Asked:
             "silverVersion": self._view.silver.version,
             "statements": self._steps,
         }
+
+
+def _total(statement: Statement, table: pa.Table, limit: int) -> int | None:
+    """How many events match, where the groups tell it."""
+    if table.num_columns == len(statement.columns) or not table.num_rows:
+        return None
+    counts = table.column(table.num_columns - 1)
+    if not statement.adds_up:
+        return int(counts[0].as_py())
+    return int(pc.sum(counts).as_py()) if table.num_rows <= limit else None
 
 
 def _next(table: pa.Table) -> dict[str, Any]:

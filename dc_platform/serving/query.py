@@ -119,11 +119,14 @@ class Query(BaseModel):
     explain: bool = False
 
 
+_MANY_GROUPS = 1000
+
+
 @dataclass(frozen=True)
 class Statement:
     """SQL over the relation `events`, with its parameters. The first `columns` of what it gives are
-    called so; is there one more, it is the number of events that match. `equalities` hold for all
-    events that it looks at.
+    called so; is there one more, it is the number of events that match, or with `adds_up` of those of
+    the row. `equalities` hold for all events that it looks at.
 
     `parts`: what it is over `events` and `hours`, rows of gold.events_hourly; None where these cannot
     answer it, which `why` says. `hours`: what it is over these alone. `by_source`: whether it names the
@@ -139,6 +142,7 @@ class Statement:
     hours: str | None = None
     why: str | None = None
     by_source: bool = True
+    adds_up: bool = False
     equalities: Sequence[Equality] = ()
 
 
@@ -247,16 +251,23 @@ class Compiled:
         tail = f"{order} limit {self._query.limit + 1}" if not ungrouped else ""
         fields = [condition.field for condition in self._query.filters]
         why = grouping.why_not_hourly(fields)
+        # So many groups are mostly all that there are, and to add them up here is a tenth quicker.
+        of_all = self._query.limit < _MANY_GROUPS
+
+        def sql(part: Part) -> str:
+            return grouping.sql(part, where, of_all=of_all) + tail
+
         return Statement(
-            grouping.sql(Part.PLAIN, where) + tail,
+            sql(Part.PLAIN),
             grouping.parameters,
             columns,
             self.from_us,
             self.to_us,
-            None if why else grouping.sql(Part.MERGED, where) + tail,
-            None if why else grouping.sql(Part.HOURS, where) + tail,
+            None if why else sql(Part.MERGED),
+            None if why else sql(Part.HOURS),
             why,
             by_source="sourceId" in (*grouping.keys, *fields),
+            adds_up=not of_all,
             equalities=self._equalities(),
         )
 

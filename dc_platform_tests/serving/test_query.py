@@ -645,3 +645,33 @@ def test_the_limit_cuts_results_and_not_the_count(directory: Any) -> None:
     assert len(world.ask(limit=4)["results"]) == 4
     assert world.ask(limit=4)["totalCount"] == 9
     assert world.ask(limit=0)["results"] == []
+
+
+def test_groups_add_up_to_the_count_or_it_is_counted_apart(
+    directory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [{"eventType": "tuvvw"[n % 5], "payload": {"n": n % 3}} for n in range(11)]
+    world = World(Served(directory.mktemp("served"), query_cache_mb=0), found)
+    counted: list[str] = []
+    run = world.served.engine.run_on_events
+
+    def noted(sql: str, *asked: Any, **more: Any) -> Any:
+        counted.append(sql)
+        return run(sql, *asked, **more)
+
+    monkeypatch.setattr(world.served.engine, "run_on_events", noted)
+    by_type = {"function": "COUNT", "groupBy": ["eventType"]}
+    of_n = {"function": "AVG", "field": "n", "groupBy": ["eventType"]}
+    for many in (1, 10_000):
+        monkeypatch.setattr("dc_platform.serving.query._MANY_GROUPS", many)
+        for asked in ([by_type], [of_n], [by_type, of_n], [{"function": "COUNT"}]):
+            for limit in (1, 3, 4, 5):
+                counted.clear()
+                answered = world.ask(aggregations=asked, limit=limit)
+                groups = 1 if asked == [{"function": "COUNT"}] else 4
+                assert answered["totalCount"] == 11
+                assert len(answered["results"]) == min(limit, groups)
+                assert answered.get("more", False) == (limit < groups)
+                assert len(counted) == 1 + (many == 1 and limit < groups)
+        nothing = [{"field": "eventType", "operator": "=", "value": "none"}]
+        assert world.ask(aggregations=[by_type], filters=nothing)["totalCount"] == 0
