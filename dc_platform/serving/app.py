@@ -98,11 +98,13 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
         try:
             yield
         finally:
-            await app.state.readers.close()
-            tail.stop()
-            app.state.search.close()
-            engine.close()
-            database.close()
+            try:
+                await app.state.readers.close()
+            finally:
+                tail.stop()
+                app.state.search.close()
+                engine.close()
+                database.close()
 
     app = FastAPI(
         title="Data collection: queries",

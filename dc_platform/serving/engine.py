@@ -1,10 +1,10 @@
 """DuckDB over a view of the union.
 
 Our own SQL runs in one instance (`cursors.py`), so memory and threads are bounded for all queries
-together, but those that are light (`light.py`); SQL that people wrote runs in processes of its own,
-which may die of it. Either may read files
-below the lake and the tail's directory only, its settings are locked, and each query has a cursor with
-temporary views of its own: the tables it asked for, at one moment, of one tenant.
+together; light ones run in other processes (`light.py`), and SQL that people wrote in processes that
+may die of it. All of them may read files below the lake, and of the tail's directory, only, their
+settings are locked, and each query has a cursor with temporary views of its own: the tables it asked
+for, at one moment, of one tenant.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Child:
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+        self._closed = False
         self.connection, theirs = _FORKS.Pipe()
         self._process = _FORKS.Process(target=target, args=(theirs, *arguments), daemon=True)
         try:
@@ -47,13 +48,13 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its number."""
-        return self._process.pid
+        """Its number, until its end."""
+        return None if self._closed else self._process.pid
 
     def kill(self) -> None:
         """End it now; from any thread."""
         with _CHILDREN:
-            if self._process.is_alive():
+            if not self._closed and self._process.is_alive():
                 self._process.kill()
 
     def exit_code(self) -> int | None:
@@ -65,10 +66,15 @@ class Child:
     def end(self) -> None:
         """End it, and wait for that."""
         self.kill()
-        if self.exit_code() is not None:
-            # Its pipes, which would stay until the next collection of garbage.
-            self._process.close()
         self.connection.close()
+        with _CHILDREN:
+            if self._closed:
+                return
+            self._process.join(_END_SECONDS)
+            self._closed = self._process.exitcode is not None
+            if self._closed:
+                # Its pipes, which would stay until the next collection of garbage.
+                self._process.close()
 
 
 def settle(memory: int) -> None:

@@ -70,8 +70,9 @@ def is_the_end(error: duckdb.Error) -> bool:
     """Whether DuckDB answers nothing any more: after an error of its own, and after a checkpoint of the
     attached database for which there was no memory ("has been invalidated", an IO error).
     """
-    own = duckdb.InternalException | duckdb.FatalException
-    return isinstance(error, own) or "has been invalidated" in str(error)
+    if isinstance(error, duckdb.IOException):
+        return "has been invalidated" in str(error)
+    return isinstance(error, duckdb.InternalException | duckdb.FatalException)
 
 
 def spill_name(kind: str) -> str:

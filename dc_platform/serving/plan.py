@@ -24,7 +24,7 @@ from dc_platform.lake.table import Snapshot
 from dc_platform.serving.covered import Covered
 from dc_platform.serving.hours import Hours
 from dc_platform.serving.recent import Held
-from dc_platform.serving.view import COLUMNS, NOTHING, SCHEMA, View
+from dc_platform.serving.view import COLUMNS, NOTHING, SCHEMA, View, rows_at
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Span = tuple[int, int]
@@ -80,10 +80,9 @@ class Plan:
         return [self.gold.snapshot.paths[n] for n in self._near]
 
     @property
-    def gold_rows(self) -> int:
-        """How many rows these have."""
-        rows = self.gold.snapshot.actions["num_records"]
-        return sum(rows[n].as_py() or 0 for n in self._near)
+    def gold_rows(self) -> int | None:
+        """How many rows these have; None where the log does not say so."""
+        return rows_at(self.gold.snapshot, self._near)
 
     def sql(self, select: str, columns: str, conditions: Sequence[str], held: Held) -> str:
         """`select`, which names `events`, the events of the rest and of the tail, and `hours`, the rows

@@ -37,7 +37,7 @@ _PAUSE_SECONDS, _MOST_SECONDS = 1.0, 60.0
 _LIVED_SECONDS = 30.0
 # Beyond the time of a query, which the process heeds.
 _GRACE_SECONDS = 5.0
-# No query stands behind one that takes longer: serving has a thread for it.
+# No query waits behind one that takes longer: serving has a thread for it.
 _LONG_SECONDS = 0.1
 # One that does not read for so long hangs.
 _UNREAD_SECONDS = 5.0
@@ -68,7 +68,9 @@ class _Reader:
         self._unread_since: float | None = None
 
     async def answer(self, view: View, asked: bytes, seconds: float) -> bytes | None:
-        """The JSON; None where it is not light, or the process has ended. Raises QueryTimeoutError."""
+        """The JSON; None where serving has to give it. Raises QueryTimeoutError, and TimeoutError where
+        the process should have done so.
+        """
         self.asked += 1
         try:
             while not self._sender.has(view):
@@ -76,7 +78,7 @@ class _Reader:
                 await asyncio.shield(asyncio.ensure_future(self._ship(view)))
                 if not self.wire.open:
                     break
-            message = await self.wire.ask(asked) if self.wire.open else None
+            message = await self._told(asked, seconds) if self.wire.open else None
         finally:
             self.asked -= 1
         if message is None:
@@ -86,6 +88,18 @@ class _Reader:
         if kind == TIMED_OUT:
             raise QueryTimeoutError(seconds)
         return message[HEAD.size :] if kind == DONE else None
+
+    async def _told(self, asked: bytes, seconds: float) -> bytes | None:
+        now = asyncio.get_running_loop().time
+        until = now() + seconds + _GRACE_SECONDS
+        future = self.wire.ask(asked)
+        while not (await asyncio.wait((future,), timeout=_LONG_SECONDS))[0]:
+            if now() > until:
+                raise TimeoutError
+            if self.wire.works > _LONG_SECONDS and not self.wire.is_at(future):
+                future.cancel()
+                return None
+        return future.result()
 
     async def show(self, view: View) -> None:
         """Have it copy the newest rows of a view before it is asked; not while it is busy."""
@@ -139,17 +153,17 @@ class Readers:
         """The answer as JSON; None where serving has to give it. Raises QueryTimeoutError."""
         if query.explain or not self._suits(view):
             return None
-        reader = min(self._readers, key=lambda each: each.asked, default=None)
+        quick = (each for each in self._readers if each.wire.works <= _LONG_SECONDS)
+        reader = min(quick, key=lambda each: each.asked, default=None)
         for other in self._readers:
             if other is not reader and not other.has(view):
                 self._keep(other.show(view))
-        if reader is None or reader.wire.works > _LONG_SECONDS:
+        if reader is None:
             return None
         seconds = self._settings.query_timeout_seconds
         try:
             fields = query.model_dump(exclude_unset=True, include=_FIELDS)
-            async with asyncio.timeout(seconds + _GRACE_SECONDS):
-                return await reader.answer(view, pickle.dumps(Asked(tenant_id, fields)), seconds)
+            return await reader.answer(view, pickle.dumps(Asked(tenant_id, fields)), seconds)
         except TimeoutError as error:
             reader.wire.end()
             raise QueryTimeoutError(seconds) from error
@@ -215,6 +229,11 @@ class Readers:
                 self._keep(anyio.to_thread.run_sync(child.end))
             self._again()
             return
+        except asyncio.CancelledError:
+            if child is not None:
+                # It ends with that.
+                child.connection.close()
+            raise
         # It may have ended already.
         if reader.wire.open:
             self._readers.append(reader)

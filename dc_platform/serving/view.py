@@ -7,7 +7,7 @@ that it began with.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -37,6 +37,12 @@ def with_events(events: str, sql: str) -> str:
     0.6 ms to make.
     """
     return f"with events as not materialized ({events}) {sql}"
+
+
+def rows_at(files: Snapshot, places: Iterable[int]) -> int | None:
+    """Rows of the files at some places among `paths`; None where the log does not say so."""
+    counts = [files.actions["num_records"][place].as_py() for place in places]
+    return None if None in counts else sum(counts)
 
 
 @dataclass(frozen=True)
@@ -163,10 +169,14 @@ class View:
     def near(self, from_us: int | None, to_us: int | None) -> list[str]:
         """The files that may have rows of a time range."""
         paths = self.silver.paths
+        return [paths[n] for n in self._near(from_us, to_us)]
+
+    def _near(self, from_us: int | None, to_us: int | None) -> Sequence[int]:
         if from_us is None and to_us is None:
-            return paths
-        kept = self.silver.near("event_time", [range_of(from_us, to_us)])
-        return [paths[n] for n in np.flatnonzero(kept)]
+            return range(len(self.silver.paths))
+        near = self.silver.near("event_time", [range_of(from_us, to_us)])
+        found: list[int] = np.flatnonzero(near).tolist()
+        return found
 
     def is_held(self, from_us: int | None, to_us: int | None, held: Held, but: Few) -> bool:
         """Whether all rows that may be of a time range are in memory, in `held` or as chunks, but for
@@ -174,8 +184,12 @@ class View:
         """
         if any(chunk.file is not None for chunk in self._chunks(from_us, to_us)):
             return False
-        rest = [path for path in self.near(from_us, to_us) if path not in held.paths]
-        return not rest or (len(rest) <= but.files and self.silver.rows_of(rest) <= but.rows)
+        paths = self.silver.paths
+        rest = [n for n in self._near(from_us, to_us) if paths[n] not in held.paths]
+        if len(rest) > but.files:
+            return False
+        rows = rows_at(self.silver, rest)
+        return rows is not None and rows <= but.rows
 
     def _files(self, paths: Sequence[str], held: Held, chunks: Sequence[Chunk] = ()) -> list[str]:
         """SELECTs of the rows of files, and of chunks that are held."""

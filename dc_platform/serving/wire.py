@@ -36,6 +36,10 @@ class Wire(asyncio.Protocol):
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._buffer)
+            if size < 0:
+                # 2 GiB and more have another header.
+                self.end()
+                return
             end = _LENGTH.size + size
             if len(self._buffer) < end:
                 return
@@ -65,6 +69,10 @@ class Wire(asyncio.Protocol):
     def works(self) -> float:
         """For how many seconds the process has been at one question."""
         return self._loop.time() - self._begun if self._waiting else 0.0
+
+    def is_at(self, future: asyncio.Future[bytes | None]) -> bool:
+        """Whether the process is at this question."""
+        return bool(self._waiting) and self._waiting[0] is future
 
     def send(self, message: bytes) -> None:
         """Tell what has no answer. A failure is the end: nobody knows what has gone over."""

@@ -661,9 +661,10 @@ def test_groups_add_up_to_the_count_or_it_is_counted_apart(
 
     monkeypatch.setattr(world.served.engine, "run_on_events", noted)
     by_type = {"function": "COUNT", "groupBy": ["eventType"]}
+    top = {"function": "TOPK", "field": "eventType"}
     of_n = {"function": "AVG", "field": "n", "groupBy": ["eventType"]}
     for many in (1, 10_000):
-        monkeypatch.setattr("dc_platform.serving.query._MANY_GROUPS", many)
+        monkeypatch.setattr("dc_platform.serving.query._FEW_TYPES", many)
         for asked in ([by_type], [of_n], [by_type, of_n], [{"function": "COUNT"}]):
             for limit in (1, 3, 4, 5):
                 counted.clear()
@@ -673,5 +674,10 @@ def test_groups_add_up_to_the_count_or_it_is_counted_apart(
                 assert len(answered["results"]) == min(limit, groups)
                 assert answered.get("more", False) == (limit < groups)
                 assert len(counted) == 1 + (many == 1 and limit < groups)
+        # One grouping is cut, another one tells.
+        both = [by_type, top, {"function": "COUNT", "as": "all"}]
+        assert world.ask(aggregations=both, limit=2)["totalCount"] == 11
+        by_n = {"function": "COUNT", "groupBy": ["n"]}
+        assert world.ask(aggregations=[by_n], limit=2)["totalCount"] == 11
         nothing = [{"field": "eventType", "operator": "=", "value": "none"}]
         assert world.ask(aggregations=[by_type], filters=nothing)["totalCount"] == 0

@@ -276,3 +276,13 @@ def test_nothing_is_left_of_a_process_that_is_killed(tmp_path: Path) -> None:
     workers.start()
     assert list(tmp_path.iterdir()) == []
     workers.close()
+
+
+def test_who_leaves_after_the_end_of_a_killed_process_changes_nothing(workers: Workers) -> None:
+    with workers.running("a") as running:
+        os.kill(pid_of(running), signal.SIGKILL)
+        with pytest.raises(QueryDiedError):
+            list(running.parts(asked("select 1")))
+    running.interrupt()
+    running._worker.process.end()
+    assert ask(workers) == '"n"\n1\n'
