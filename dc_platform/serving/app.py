@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -67,6 +68,8 @@ def create_app(settings: Settings, *, alone: bool = False) -> FastAPI:
         tail.start()
         if alone:
             step_back_thread(BEHIND)
+            # The code that is loaded is no garbage, and need not be looked through.
+            gc.freeze()
         shapes = Shapes(database, seconds=settings.registry_refresh_seconds)
         engine = Engine(settings, lake, shapes.of)
         app.state.tail = tail

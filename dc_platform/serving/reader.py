@@ -11,6 +11,7 @@ from. Nothing that comes from here is unpickled.
 
 from __future__ import annotations
 
+import gc
 import logging
 import struct
 from contextlib import suppress
@@ -51,6 +52,8 @@ def work(connection: Connection, settings: Settings, memory: int) -> None:
     configure_logging(settings.log_level)
     light = Light(settings, Lake(settings.lake))
     views = Receiver()
+    # The code that is loaded is no garbage: to look through it again and again is 2 % of the time.
+    gc.freeze()
     # Whoever asks is gone.
     with suppress(EOFError, ConnectionError):
         while True:
