@@ -45,11 +45,11 @@ from dc_platform.serving.needles import Found, Needles
 from dc_platform.serving.own_tables import OwnTables, ShapesOf, no_shapes
 from dc_platform.serving.recent import Held
 from dc_platform.serving.results import Format
-from dc_platform.serving.rows import Clock, Deadlines, all_rows
+from dc_platform.serving.rows import Clock, Deadlines, all_rows, rows_in_time
 from dc_platform.serving.sql_pool import Running, Workers
 from dc_platform.serving.sql_worker import Asked
 from dc_platform.serving.tail_files import TailFiles
-from dc_platform.serving.view import NOTHING, View, with_events
+from dc_platform.serving.view import NOTHING, View
 from dc_platform.settings import Settings
 
 _SNAPSHOT_SECONDS = 0.2
@@ -189,10 +189,8 @@ class Engine:
                 span = (from_us, to_us)
                 names = f"{sql} {view.where(tenant_id)}"
                 view = self._needles.narrow(cursor, view, held, span, equalities, names, until)
-            events = view.events_sql(tenant_id, from_us, to_us, held)
-            whole = with_events(events, sql)
-            with Clock(cursor, self._deadlines, until).running():
-                return all_rows(cursor.execute(whole, parameters))
+            whole = view.sql_over_events(sql, tenant_id, from_us, to_us, held)
+            return rows_in_time(cursor, whole, parameters, self._deadlines, until)
 
     @contextmanager
     def run_own(
@@ -221,11 +219,8 @@ class Engine:
         `hourly`, a version of gold.events_hourly, too. `gold_rows`: these are so many rows of gold, and
         no others; None: not known.
         """
-        with (
-            self._cursors.on(view, hourly) as (cursor, held),
-            Clock(cursor, self._deadlines, until).running(),
-        ):
-            return all_rows(cursor.execute(sql(held), parameters))
+        with self._cursors.on(view, hourly) as (cursor, held):
+            return rows_in_time(cursor, sql(held), parameters, self._deadlines, until)
 
     def deadline(self) -> float:
         """When a query that begins now must have ended, by `time.monotonic`."""

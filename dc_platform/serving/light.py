@@ -27,8 +27,8 @@ from dc_platform.serving.cursors import SHARE, Cursors
 from dc_platform.serving.instance import Bounds
 from dc_platform.serving.needles import Found
 from dc_platform.serving.recent import Held
-from dc_platform.serving.rows import Clock, Deadlines, all_rows
-from dc_platform.serving.view import NOTHING, Few, View, with_events
+from dc_platform.serving.rows import Deadlines, rows_in_time
+from dc_platform.serving.view import Few, View
 from dc_platform.settings import Settings
 
 # Of DCP_QUERY_MEMORY_MB, DCP_RECENT_MEMORY_MB, DCP_QUERY_CACHE_MB and of the share of a core in which
@@ -101,10 +101,8 @@ class Light:
             if found is None:
                 raise HeavyQueryError
             cursor, held = found
-            events = view.events_sql(tenant_id, from_us, to_us, held)
-            whole = with_events(events, sql)
-            with Clock(cursor, self._deadlines, until).running():
-                return all_rows(cursor.execute(whole, parameters))
+            whole = view.sql_over_events(sql, tenant_id, from_us, to_us, held)
+            return rows_in_time(cursor, whole, parameters, self._deadlines, until)
 
     def run_planned(
         self,
@@ -121,11 +119,8 @@ class Light:
         """
         if hourly is not None or gold_rows is None or gold_rows > _FEW_ROWS:
             raise HeavyQueryError
-        with (
-            self.cursors.on() as (cursor, _),
-            Clock(cursor, self._deadlines, until).running(),
-        ):
-            return all_rows(cursor.execute(sql(NOTHING), parameters))
+        with self.cursors.on() as (cursor, held):
+            return rows_in_time(cursor, sql(held), parameters, self._deadlines, until)
 
     def found(
         self, view: View, from_us: int | None, to_us: int | None, equalities: Sequence[Equality]

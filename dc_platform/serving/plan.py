@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dc_platform.lake.balance import HOUR_US
@@ -48,20 +47,19 @@ class Plan:
     @cached_property
     def silver(self) -> Snapshot:
         """The files of silver that may have rows of the rest."""
-        silver = self.view.silver
-        return Snapshot(silver.version, silver.actions.filter(pa.array(self._silver)), silver.root)
+        return self.view.silver.overlapping("event_time", self._ranges)
 
-    @cached_property
-    def _silver(self) -> npt.NDArray[np.bool_]:
-        spans = ((first, end - 1) for first, end in self.rest)
-        return self.view.silver.near("event_time", spans)
+    @property
+    def _ranges(self) -> list[Span]:
+        return [(first, end - 1) for first, end in self.rest]
 
     @cached_property
     def gold_alone(self) -> bool:
         """Whether neither silver nor the tail may have an event that gold does not stand for."""
         tail = self.view.tail_sqls(NOTHING, self.from_us, self.to_us)
         # Without `silver`: to make a table of the files takes half a millisecond.
-        return bool(self.files) and not self._silver.any() and not tail
+        near = self.view.silver.near("event_time", self._ranges)
+        return bool(self.files) and not near.any() and not tail
 
     @cached_property
     def _near(self) -> Sequence[int]:

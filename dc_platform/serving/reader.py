@@ -63,6 +63,7 @@ def work(connection: Connection, settings: Settings, memory: int) -> None:
             else:
                 assert views.view is not None
                 connection.send_bytes(_answer(light, views.view, message))
+    light.close()
 
 
 def _answer(light: Light, view: View, asked: Asked) -> bytes:

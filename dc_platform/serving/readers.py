@@ -68,9 +68,7 @@ class _Reader:
         self._unread_since: float | None = None
 
     async def answer(self, view: View, asked: bytes, seconds: float) -> bytes | None:
-        """The JSON; None where serving has to give it. Raises QueryTimeoutError, and TimeoutError where
-        the process should have done so.
-        """
+        """The JSON; None where serving has to give it. Raises QueryTimeoutError."""
         self.asked += 1
         try:
             while not self._sender.has(view):
@@ -95,7 +93,9 @@ class _Reader:
         future = self.wire.ask(asked)
         while not (await asyncio.wait((future,), timeout=_LONG_SECONDS))[0]:
             if now() > until:
-                raise TimeoutError
+                # The process should have said so.
+                self.wire.end()
+                raise QueryTimeoutError(seconds)
             if self.wire.works > _LONG_SECONDS and not self.wire.is_at(future):
                 future.cancel()
                 return None
@@ -164,9 +164,6 @@ class Readers:
         try:
             fields = query.model_dump(exclude_unset=True, include=_FIELDS)
             return await reader.answer(view, pickle.dumps(Asked(tenant_id, fields)), seconds)
-        except TimeoutError as error:
-            reader.wire.end()
-            raise QueryTimeoutError(seconds) from error
         except QueryTimeoutError:
             raise
         except Exception as error:

@@ -139,6 +139,18 @@ class Clock:
             self._cursor.interrupt()
 
 
+def rows_in_time(
+    cursor: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: dict[str, Any],
+    deadlines: Deadlines,
+    until: float | None,
+) -> pa.Table:
+    """The rows of our own SQL, within its time."""
+    with Clock(cursor, deadlines, until).running():
+        return all_rows(cursor.execute(sql, parameters))
+
+
 @contextmanager
 def _as_ours() -> Iterator[None]:
     try:

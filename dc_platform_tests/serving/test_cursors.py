@@ -116,7 +116,6 @@ def test_what_killed_processes_spilled_goes(tmp_path: Path) -> None:
 _LOOKS_FOR = """
 import sys
 from pathlib import Path
-from typing import Any
 from dc_platform.serving.instance import Bounds, bounded
 
 class Noted:
