@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +88,21 @@ async def ready(readers: Readers, seen: View) -> None:
         readers._readers.extend(others)
 
 
+def play(
+    served: Served, scenario: Callable[[Readers, View], Awaitable[None]], *, count: int = 2
+) -> None:
+    """Run a scenario with readers that answer of the served view."""
+    seen = served.view
+    assert seen is not None
+
+    async def played() -> None:
+        async with running(served, count) as readers:
+            await ready(readers, seen)
+            await scenario(readers, seen)
+
+    uvloop.run(played())
+
+
 def plain(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name != "executionTime"}
 
@@ -109,25 +124,22 @@ def served(tmp_path: Path) -> Served:
 
 
 def test_answers_are_the_engines(served: Served) -> None:
-    async def scenario(seen: View) -> None:
-        async with running(served) as readers:
-            await ready(readers, seen)
-            for body in LIGHT:
-                own = answer(served.engine, seen, Query.model_validate(body), tenant_id="default")
-                expected = plain(json.loads(json.dumps(own)))
-                for _ in range(2):
-                    assert await ask(readers, seen, body) == expected, body
-            for body in HEAVY:
-                assert await ask(readers, seen, body) is None, body
-            assert readers.figures.hits > 0
-            assert readers.figures.size_bytes > 0
-            mine = Query.model_validate(COUNT)
-            others = await readers.answer(seen, mine, tenant_id="other")
-            assert others is not None
-            assert json.loads(others)["totalCount"] == 1
+    async def scenario(readers: Readers, seen: View) -> None:
+        for body in LIGHT:
+            own = answer(served.engine, seen, Query.model_validate(body), tenant_id="default")
+            expected = plain(json.loads(json.dumps(own)))
+            for _ in range(2):
+                assert await ask(readers, seen, body) == expected, body
+        for body in HEAVY:
+            assert await ask(readers, seen, body) is None, body
+        assert readers.figures.hits > 0
+        assert readers.figures.size_bytes > 0
+        mine = Query.model_validate(COUNT)
+        others = await readers.answer(seen, mine, tenant_id="other")
+        assert others is not None
+        assert json.loads(others)["totalCount"] == 1
 
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario)
 
 
 def test_each_query_is_answered_from_its_view(served: Served) -> None:
@@ -173,138 +185,120 @@ def test_each_query_is_answered_from_its_view(served: Served) -> None:
 
 
 def test_one_that_is_killed_is_replaced(served: Served) -> None:
-    async def scenario(seen: View) -> None:
-        async with running(served) as readers:
-            await ready(readers, seen)
-            first = pids(readers)
-            # It is asked, and does not answer before its end.
-            for pid in first:
-                os.kill(pid, signal.SIGSTOP)
-            asked = [asyncio.ensure_future(ask(readers, seen)) for _ in range(4)]
-            await until(lambda: [r.asked for r in readers._readers] == [2, 2])
-            for pid in first:
-                os.kill(pid, signal.SIGKILL)
-            # Serving answers these itself.
-            assert await asyncio.gather(*asked) == [None] * 4
-            await until(lambda: len(readers._readers) == 2)
-            await ready(readers, seen)
-            assert not set(first) & set(pids(readers))
-            await until(lambda: not any(map(psutil.pid_exists, first)))
+    async def scenario(readers: Readers, seen: View) -> None:
+        first = pids(readers)
+        # It is asked, and does not answer before its end.
+        for pid in first:
+            os.kill(pid, signal.SIGSTOP)
+        asked = [asyncio.ensure_future(ask(readers, seen)) for _ in range(4)]
+        await until(lambda: [r.asked for r in readers._readers] == [2, 2])
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+        # Serving answers these itself.
+        assert await asyncio.gather(*asked) == [None] * 4
+        await until(lambda: len(readers._readers) == 2)
+        await ready(readers, seen)
+        assert not set(first) & set(pids(readers))
+        await until(lambda: not any(map(psutil.pid_exists, first)))
 
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario)
 
 
 def test_one_that_hangs_is_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario(seen: View) -> None:
-        async with running(served, count=1) as readers:
-            await ready(readers, seen)
-            [pid] = pids(readers)
-            os.kill(pid, signal.SIGSTOP)
-            monkeypatch.setattr("dc_platform.serving.readers._GRACE_SECONDS", -19.0)
-            with pytest.raises(QueryTimeoutError):
-                await ask(readers, seen)
-            monkeypatch.undo()
-            await until(lambda: not psutil.pid_exists(pid))
-            await until(lambda: len(readers._readers) == 1)
-            await ready(readers, seen)
+    async def scenario(readers: Readers, seen: View) -> None:
+        [pid] = pids(readers)
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.setattr("dc_platform.serving.readers._GRACE_SECONDS", -19.0)
+        with pytest.raises(QueryTimeoutError):
+            await ask(readers, seen)
+        monkeypatch.undo()
+        await until(lambda: not psutil.pid_exists(pid))
+        await until(lambda: len(readers._readers) == 1)
+        await ready(readers, seen)
 
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario, count=1)
 
 
 def test_one_that_does_not_read_is_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dc_platform.serving.readers._UNREAD_SECONDS", 0.2)
 
-    async def scenario(seen: View) -> None:
-        async with running(served) as readers:
-            await ready(readers, seen)
-            hangs = readers._readers[0]
-            pid = hangs.child.pid
-            assert pid is not None
-            os.kill(pid, signal.SIGSTOP)
-            # It is shown views and never asked.
-            hangs.asked = 1000
-            most = 0
-            async with asyncio.timeout(30):
-                while hangs in readers._readers:
-                    table = pa.concat_tables([seen.tail] * 500)
-                    chunk = replace(seen.chunks[0], table=table, rows=len(table))
-                    assert await ask(readers, replace(seen, chunks=(chunk,))) is not None
-                    most = max(most, hangs.wire.unread)
-                    await asyncio.sleep(0.02)
-            assert most < 3 * len(pickle.dumps(table))
-            await until(lambda: not psutil.pid_exists(pid) and len(readers._readers) == 2)
+    async def scenario(readers: Readers, seen: View) -> None:
+        hangs = readers._readers[0]
+        pid = hangs.child.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        # It is shown views and never asked.
+        hangs.asked = 1000
+        most = 0
+        async with asyncio.timeout(30):
+            while hangs in readers._readers:
+                table = pa.concat_tables([seen.tail] * 500)
+                chunk = replace(seen.chunks[0], table=table, rows=len(table))
+                assert await ask(readers, replace(seen, chunks=(chunk,))) is not None
+                most = max(most, hangs.wire.unread)
+                await asyncio.sleep(0.02)
+        assert most < 3 * len(pickle.dumps(table))
+        await until(lambda: not psutil.pid_exists(pid) and len(readers._readers) == 2)
 
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario)
 
 
 def test_after_a_message_that_did_not_go_out_nobody_gets_anothers_answer(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario(seen: View) -> None:
-        async with running(served, count=1) as readers:
+    async def scenario(readers: Readers, seen: View) -> None:
+        later = replace(seen, complete=False, up_to_ms=7)
+        for failing in (seen, later):
+            [reader] = readers._readers
+            transport = reader.wire._transport
+            assert transport is not None
+
+            def no_memory(_parts: Any) -> None:
+                raise MemoryError
+
+            with monkeypatch.context() as patch:
+                patch.setattr(
+                    reader.wire,
+                    "_transport",
+                    SimpleNamespace(
+                        writelines=no_memory,
+                        abort=transport.abort,
+                        is_closing=transport.is_closing,
+                        get_write_buffer_size=lambda: 0,
+                    ),
+                )
+                assert await ask(readers, failing) is None
+            await until(lambda gone=reader: readers._readers not in ([], [gone]))
             await ready(readers, seen)
-            later = replace(seen, complete=False, up_to_ms=7)
-            for failing in (seen, later):
-                [reader] = readers._readers
-                transport = reader.wire._transport
-                assert transport is not None
+            found = await ask(readers, later)
+            assert (found["totalCount"], found["complete"]) == (5, False)
 
-                def no_memory(_parts: Any) -> None:
-                    raise MemoryError
-
-                with monkeypatch.context() as patch:
-                    patch.setattr(
-                        reader.wire,
-                        "_transport",
-                        SimpleNamespace(
-                            writelines=no_memory,
-                            abort=transport.abort,
-                            is_closing=transport.is_closing,
-                            get_write_buffer_size=lambda: 0,
-                        ),
-                    )
-                    assert await ask(readers, failing) is None
-                await until(lambda gone=reader: readers._readers not in ([], [gone]))
-                await ready(readers, seen)
-                found = await ask(readers, later)
-                assert (found["totalCount"], found["complete"]) == (5, False)
-
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario, count=1)
 
 
 def test_who_comes_while_a_view_goes_over_is_spread(served: Served) -> None:
-    async def scenario(seen: View) -> None:
-        async with running(served) as readers:
-            await ready(readers, seen)
-            asked = [asyncio.ensure_future(ask(readers, replace(seen))) for _ in range(8)]
-            await asyncio.sleep(0)
-            assert [reader.asked for reader in readers._readers] == [4, 4]
-            assert None not in await asyncio.gather(*asked)
+    async def scenario(readers: Readers, seen: View) -> None:
+        asked = [asyncio.ensure_future(ask(readers, replace(seen))) for _ in range(8)]
+        await asyncio.sleep(0)
+        assert [reader.asked for reader in readers._readers] == [4, 4]
+        assert None not in await asyncio.gather(*asked)
 
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario)
 
 
 def test_nobody_stands_behind_a_long_query(served: Served) -> None:
-    async def scenario(seen: View) -> None:
-        async with running(served, count=1) as readers:
-            await ready(readers, seen)
-            [pid] = pids(readers)
-            os.kill(pid, signal.SIGSTOP)
-            first, behind = (asyncio.ensure_future(ask(readers, seen)) for _ in range(2))
-            assert await behind is None
-            assert await ask(readers, seen) is None
-            assert not first.done()
-            os.kill(pid, signal.SIGCONT)
-            assert await first is not None
-            assert await ask(readers, seen) is not None
+    async def scenario(readers: Readers, seen: View) -> None:
+        [pid] = pids(readers)
+        os.kill(pid, signal.SIGSTOP)
+        first, behind = (asyncio.ensure_future(ask(readers, seen)) for _ in range(2))
+        assert await behind is None
+        assert await ask(readers, seen) is None
+        assert not first.done()
+        os.kill(pid, signal.SIGCONT)
+        assert await first is not None
+        assert await ask(readers, seen) is not None
 
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario, count=1)
 
 
 def test_a_query_that_takes_too_long_there_does_not_begin_again(tmp_path: Path) -> None:
@@ -350,25 +344,22 @@ def test_a_process_that_does_not_start_is_tried_again(
 def test_what_cannot_go_over_serving_answers(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario(seen: View) -> None:
-        async with running(served, count=1) as readers:
-            await ready(readers, seen)
-            deep: Any = 1
-            for _ in range(600):
-                deep = [deep]
-            conditions = [{"field": "eventType", "operator": "=", "value": deep}]
-            assert await ask(readers, seen, {"filters": conditions, **COUNT}) is None
-            with monkeypatch.context() as patch:
-                failing = SimpleNamespace(change=lambda _: 1 / 0, has=lambda _: False)
-                patch.setattr(readers._readers[0], "_sender", failing)
-                assert await ask(readers, seen) is None
-            # More bytes than it may hold.
-            heavy = replace(seen.chunks[0], bytes=2**25 + 1)
-            assert await ask(readers, replace(seen, chunks=(heavy,))) is None
-            assert await ask(readers, seen) is not None
+    async def scenario(readers: Readers, seen: View) -> None:
+        deep: Any = 1
+        for _ in range(600):
+            deep = [deep]
+        conditions = [{"field": "eventType", "operator": "=", "value": deep}]
+        assert await ask(readers, seen, {"filters": conditions, **COUNT}) is None
+        with monkeypatch.context() as patch:
+            failing = SimpleNamespace(change=lambda _: 1 / 0, has=lambda _: False)
+            patch.setattr(readers._readers[0], "_sender", failing)
+            assert await ask(readers, seen) is None
+        # More bytes than it may hold.
+        heavy = replace(seen.chunks[0], bytes=2**25 + 1)
+        assert await ask(readers, replace(seen, chunks=(heavy,))) is None
+        assert await ask(readers, seen) is not None
 
-    assert served.view is not None
-    uvloop.run(scenario(served.view))
+    play(served, scenario, count=1)
 
 
 def test_views_that_no_reader_has_in_memory(served: Served) -> None:
